@@ -1,0 +1,1 @@
+"""PostgreSQL, the only state: connections, migrations and the embedded server."""

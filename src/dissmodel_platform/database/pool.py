@@ -1,0 +1,169 @@
+"""Connections to PostgreSQL: one pool per process, opened at the edge and passed down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from dissmodel_platform.errors import DatabaseError
+
+Connection = AsyncConnection[DictRow]
+"""A connection whose rows are dictionaries."""
+
+
+class Database:
+    """The pool of one process.
+
+    Parameters
+    ----------
+    url : str
+        libpq address of the server.
+    max_connections : int
+        Upper bound of the connections this process holds.
+    """
+
+    def __init__(self, url: str, *, max_connections: int = 10) -> None:
+        self._url = url
+        self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={"row_factory": dict_row, "application_name": "dissmodel-platform"},
+            min_size=1,
+            max_size=max_connections,
+            open=False,
+            check=AsyncConnectionPool.check_connection,
+        )
+
+    async def open(self, *, timeout_seconds: float = 10.0) -> None:
+        """Connect; after this, callers can assume that the server has answered once.
+
+        Raises
+        ------
+        DatabaseError
+            The server does not answer within ``timeout_seconds``.
+        """
+        try:
+            await self.pool.open(wait=True, timeout=timeout_seconds)
+        except PoolTimeout as error:
+            await self.pool.close()
+            raise DatabaseError(
+                "PostgreSQL does not answer; check DATABASE_URL, or start everything with "
+                "`dissmodel-platform up`."
+            ) from error
+
+    async def close(self) -> None:
+        """Give all connections back to the server."""
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Borrow a connection for one transaction: committed at the end, undone on an error.
+
+        Raises
+        ------
+        DatabaseError
+            No connection is to be had.
+        """
+        try:
+            async with self.pool.connection() as connection:
+                yield connection
+        except PoolTimeout as error:
+            raise DatabaseError("PostgreSQL gave no connection in time; try again.") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise DatabaseError(f"PostgreSQL broke off: {error}") from error
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[Listener]:
+        """Listen to a channel on a connection of its own while the block runs.
+
+        Raises
+        ------
+        DatabaseError
+            PostgreSQL does not answer.
+        """
+        try:
+            connection = await AsyncConnection.connect(self._url, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise DatabaseError(f"PostgreSQL does not answer: {error}") from error
+        async with connection:
+            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            yield Listener(connection)
+
+    @asynccontextmanager
+    async def exclusive(self, lock: int) -> AsyncIterator[None]:
+        """Hold an advisory lock, on a connection of its own, while the block runs.
+
+        Of all processes on all hosts one is inside; the others wait. A holder that dies lets go.
+        """
+        async with self.transaction() as connection:
+            await connection.set_autocommit(True)
+            try:
+                await execute(connection, "SELECT pg_advisory_lock(%(lock)s)", lock=lock)
+                try:
+                    yield
+                finally:
+                    await execute(connection, "SELECT pg_advisory_unlock(%(lock)s)", lock=lock)
+            finally:
+                if not connection.closed:
+                    await connection.set_autocommit(False)
+
+    async def fetch_all(self, query: str, **parameters: Any) -> list[DictRow]:
+        """Run one statement and return its rows."""
+        async with self.transaction() as connection:
+            return await fetch_all(connection, query, **parameters)
+
+    async def fetch_one(self, query: str, **parameters: Any) -> DictRow | None:
+        """Run one statement and return its first row."""
+        async with self.transaction() as connection:
+            return await fetch_one(connection, query, **parameters)
+
+    async def execute(self, query: str, **parameters: Any) -> int:
+        """Run one statement and return how many rows it touched."""
+        async with self.transaction() as connection:
+            return await execute(connection, query, **parameters)
+
+
+class Listener:
+    """Waits for notifications of one channel."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a notification; false when none came in time.
+
+        Raises
+        ------
+        DatabaseError
+            The connection broke.
+        """
+        try:
+            async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                return True
+        except psycopg.OperationalError as error:
+            raise DatabaseError(f"PostgreSQL broke off: {error}") from error
+        return False
+
+
+async def fetch_all(connection: Connection, query: str, **parameters: Any) -> list[DictRow]:
+    """Run one statement on a borrowed connection and return its rows."""
+    cursor = await connection.execute(query.encode(), parameters)
+    return await cursor.fetchall()
+
+
+async def fetch_one(connection: Connection, query: str, **parameters: Any) -> DictRow | None:
+    """Run one statement on a borrowed connection and return its first row."""
+    cursor = await connection.execute(query.encode(), parameters)
+    return await cursor.fetchone()
+
+
+async def execute(connection: Connection, query: str, **parameters: Any) -> int:
+    """Run one statement on a borrowed connection and return how many rows it touched."""
+    cursor = await connection.execute(query.encode(), parameters)
+    return cursor.rowcount

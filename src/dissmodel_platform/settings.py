@@ -1,0 +1,190 @@
+"""Settings: one frozen object, read from the environment once and passed down.
+
+The names an operator knows from the platform's `.env` (`CONFIGS_REPO`, `DATABASE_URL`, …) stand as
+they are; all others start with ``PLATFORM_``, and an unknown one with that prefix is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dissmodel_platform.errors import SettingsError
+
+PREFIX = "PLATFORM_"
+
+
+def default_home() -> Path:
+    """Return one user's data directory: ``$XDG_DATA_HOME/dissmodel-platform``."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "dissmodel-platform"
+
+
+def _known_as(name: str) -> Any:
+    return Field(validation_alias=AliasChoices(name, name.lower()))
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set; every default works on a laptop."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, populate_by_name=True
+    )
+
+    home: Path = Field(default_factory=default_home)
+    """Data directory: database, objects, mirror, environments, caches, key file."""
+
+    configs_repo: Annotated[str | None, _known_as("CONFIGS_REPO")] = None
+    """Address of the registry's git repository; unset: a local one made from the template."""
+
+    configs_branch: Annotated[str | None, _known_as("CONFIGS_BRANCH")] = None
+    """Branch that is served; unset: the one the remote's HEAD names."""
+
+    configs_sync_interval: Annotated[float, _known_as("CONFIGS_SYNC_INTERVAL")] = 900.0
+    """Seconds between two looks at the remote (jitter of a tenth is added)."""
+
+    database_url: Annotated[SecretStr | None, _known_as("DATABASE_URL")] = None
+    """PostgreSQL address; unset: the embedded server below ``home``."""
+
+    storage_url: Annotated[str | None, _known_as("STORAGE_URL")] = None
+    """Object store (``file://``, ``s3://bucket/prefix``, ``gs://``, ``az://``); unset: a directory
+    below ``home``."""
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, _known_as("API_KEYS")] = ()
+    """Comma-separated secrets, each with every scope; unset: one is generated at first start."""
+
+    public_url: str | None = None
+    """Base of the links that the API hands out; unset: the address of the request."""
+
+    allow_local_registry: bool = False
+    """Whether ``CONFIGS_REPO`` may be a ``file://`` address."""
+
+    allow_local_packages: bool = False
+    """Whether a spec's ``package`` may be a local path or ``git+file://``."""
+
+    input_directories: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Colon-separated local directories below which an ``input_dataset`` may name files."""
+
+    sandbox: Literal["auto", "require", "off"] = "auto"
+    """Walls around model code: use what the machine offers, insist on all of it, or use none."""
+
+    worker_slots: int = Field(default=1, ge=1)
+    """Experiments that one worker process runs at the same time."""
+
+    worker_timeout_seconds: float = Field(default=30.0, gt=0)
+    """Seconds without a heartbeat after which a worker is taken for dead."""
+
+    run_timeout_seconds: float = Field(default=86_400.0, gt=0)
+    """Wall-clock limit of one run, in seconds."""
+
+    run_memory_bytes: int = Field(default=0, ge=0)
+    """Address-space limit of one run, in bytes; 0: none."""
+
+    cancel_grace_seconds: float = Field(default=5.0, ge=0)
+    """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
+
+    build_timeout_seconds: float = Field(default=1_800.0, gt=0)
+    """Wall-clock limit of resolving or building one environment, in seconds."""
+
+    fork_servers: int = Field(default=4, ge=0)
+    """Environments that one worker keeps preloaded; 0: every run starts a fresh interpreter."""
+
+    max_upload_bytes: int = Field(default=10 * 1024**3, gt=0)
+    """Largest file that an upload may bring, in bytes."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Form of the log lines of the three roles."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe log line that is written."""
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return _split(value, ",") if isinstance(value, str) else value
+
+    @field_validator("input_directories", mode="before")
+    @classmethod
+    def _split_directories(cls, value: object) -> object:
+        return _split(value, os.pathsep) if isinstance(value, str) else value
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def objects_directory(self) -> Path:
+        """Where the object store lies unless ``storage_url`` names another."""
+        return self.home / "objects"
+
+    @property
+    def mirror_directory(self) -> Path:
+        """The bare git mirror of the registry."""
+        return self.home / "registry.git"
+
+    @property
+    def packages_directory(self) -> Path:
+        """Environments and the package cache, on one file system so that files are linked."""
+        return self.home / "packages"
+
+    @property
+    def runs_directory(self) -> Path:
+        """Scratch space of the runs in progress."""
+        return self.home / "runs"
+
+    @property
+    def input_cache_directory(self) -> Path:
+        """Content-addressed copies of the inputs that this machine's runs have read."""
+        return self.home / "inputs"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the generated API key is kept (mode 0600)."""
+        return self.home / "api-key"
+
+
+def _split(text: str, separator: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(separator) if part.strip())
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Parameters
+    ----------
+    environ : mapping of str to str, optional
+        The variables to check for unknown names; the process's own by default.
+    **overrides
+        Fields given on the command line; ``None`` means "not given".
+
+    Raises
+    ------
+    SettingsError
+        An unknown ``PLATFORM_`` variable, or a value that does not fit; names the variable.
+    """
+    variables = os.environ if environ is None else environ
+    known = {
+        PREFIX + name.upper()
+        for name, field in Settings.model_fields.items()
+        if field.validation_alias is None
+    }
+    unknown = sorted(name for name in variables if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(
+            f"Unknown setting {', '.join(unknown)}; see docs/reference/settings.md."
+        )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
+        )
+        raise SettingsError(f"A setting does not fit: {faults}") from error
