@@ -1,0 +1,220 @@
+"""The published registry in the database; readers see one whole commit, never a mixture."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import ModelNotFound, RevisionNotFound
+from dissmodel_platform.types import Revision
+
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+
+_ENVIRONMENT_COLUMNS = """
+    e.state AS env_state, e.environment_key AS env_key, e.seconds AS env_seconds,
+    e.error AS env_error
+"""
+_ENVIRONMENT_JOIN = """
+    LEFT JOIN LATERAL (
+        SELECT * FROM environments
+        WHERE model_name = v.model_name AND package IS NOT DISTINCT FROM v.package
+        ORDER BY updated_at DESC LIMIT 1
+    ) AS e ON true
+"""
+
+# SQL: whether a model's file has been broken since the version that is served.
+_STALE = """
+        EXISTS (SELECT FROM registry_problems AS p
+                WHERE p.path = 'models/' || v.model_name || '.toml' AND p.severity = 'error')
+"""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A commit that was published.
+
+    Attributes
+    ----------
+    seq : int
+        Number of the publication; grows also when an earlier commit is published again.
+    revision : Revision
+        The commit.
+    published_at : datetime
+        When, by the database's clock.
+    """
+
+    seq: int
+    revision: Revision
+    published_at: datetime
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """One model at one publication."""
+
+    name: str
+    revision: Revision
+    source_text: str
+    document: dict[str, Any]
+    class_name: str | None
+    package: str | None
+    description: str
+    stale: bool
+    environment: dict[str, Any]
+
+
+async def latest_publication(database: Database) -> Publication | None:
+    """Return what is served now, or ``None`` before the first publication."""
+    row = await database.fetch_one("SELECT * FROM registry_publications ORDER BY seq DESC LIMIT 1")
+    return None if row is None else _publication(row)
+
+
+async def published_revisions(database: Database) -> list[Revision]:
+    """Return every commit that was ever published."""
+    rows = await database.fetch_all("SELECT DISTINCT revision FROM registry_publications")
+    return [Revision(row["revision"]) for row in rows]
+
+
+async def find_publication(database: Database, commit: str) -> Publication:
+    """Return the newest publication of a commit.
+
+    Parameters
+    ----------
+    commit : str
+        A full commit id, or at least 7 digits of one.
+
+    Raises
+    ------
+    RevisionNotFound
+        No such commit was ever published, or several begin like that.
+    """
+    wanted = commit.strip().lower()
+    rows: list[DictRow] = []
+    if _COMMIT.fullmatch(wanted):
+        rows = await database.fetch_all(
+            """
+            SELECT DISTINCT ON (revision) * FROM registry_publications
+            WHERE revision LIKE %(prefix)s ORDER BY revision, seq DESC LIMIT 2
+            """,
+            prefix=wanted + "%",
+        )
+    if not rows:
+        raise RevisionNotFound(
+            f"No commit {commit!r} of the registry was published here; give the commit id that a "
+            f"record's model_commit holds."
+        )
+    if len(rows) > 1:
+        raise RevisionNotFound(f"Several commits begin with {commit!r}; give more digits.")
+    return _publication(rows[0])
+
+
+async def list_models(
+    database: Database, publication: Publication, *, limit: int, after: str = ""
+) -> list[PublishedModel]:
+    """Return one page of the models of a publication, by name."""
+    rows = await database.fetch_all(
+        f"""
+        SELECT v.*, {_ENVIRONMENT_COLUMNS}, {_STALE} AS stale
+        FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
+        {_ENVIRONMENT_JOIN}
+        WHERE h.model_name > %(after)s AND h.from_seq <= %(seq)s
+          AND (h.until_seq IS NULL OR h.until_seq > %(seq)s)
+        ORDER BY h.model_name LIMIT %(limit)s
+        """,
+        seq=publication.seq,
+        after=after,
+        limit=limit,
+    )
+    return [_model(row, publication) for row in rows]
+
+
+async def get_model(database: Database, publication: Publication, name: str) -> PublishedModel:
+    """Return one model of a publication.
+
+    Raises
+    ------
+    ModelNotFound
+        Carries the nearest known names.
+    """
+    row = await database.fetch_one(
+        f"""
+        SELECT v.*, {_ENVIRONMENT_COLUMNS}, {_STALE} AS stale
+        FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
+        {_ENVIRONMENT_JOIN}
+        WHERE h.model_name = %(name)s AND h.from_seq <= %(seq)s
+          AND (h.until_seq IS NULL OR h.until_seq > %(seq)s)
+        """,
+        seq=publication.seq,
+        name=name,
+    )
+    if row is None:
+        known = await model_names(database, publication)
+        raise ModelNotFound(name, get_close_matches(name, known, n=3, cutoff=0.5))
+    return _model(row, publication)
+
+
+async def model_names(database: Database, publication: Publication) -> list[str]:
+    """Return the names of all models of a publication."""
+    rows = await database.fetch_all(
+        """
+        SELECT model_name FROM model_history
+        WHERE from_seq <= %(seq)s AND (until_seq IS NULL OR until_seq > %(seq)s)
+        ORDER BY model_name
+        """,
+        seq=publication.seq,
+    )
+    return [row["model_name"] for row in rows]
+
+
+async def models_changed_by(database: Database, publication: int) -> list[PublishedModel]:
+    """Return the models whose version began with a publication and still stands."""
+    rows = await database.fetch_all(
+        f"""
+        SELECT v.*, p.seq, p.revision, p.published_at, {_ENVIRONMENT_COLUMNS}, false AS stale
+        FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
+        JOIN registry_publications AS p ON p.seq = h.from_seq
+        {_ENVIRONMENT_JOIN}
+        WHERE h.from_seq = %(seq)s AND h.until_seq IS NULL
+        ORDER BY h.model_name
+        """,
+        seq=publication,
+    )
+    return [_model(row, _publication(row)) for row in rows]
+
+
+async def list_problems(database: Database) -> list[dict[str, Any]]:
+    """Return what is wrong with the files of the published commit."""
+    return await database.fetch_all(
+        'SELECT path, line, "column", severity, code, message FROM registry_problems ORDER BY id'
+    )
+
+
+def _publication(row: DictRow) -> Publication:
+    return Publication(row["seq"], Revision(row["revision"]), row["published_at"])
+
+
+def _model(row: DictRow, publication: Publication) -> PublishedModel:
+    environment: dict[str, Any] = {"state": row["env_state"] or "pending"}
+    if row["env_state"] is not None:
+        environment |= {
+            "key": row["env_key"],
+            "seconds": row["env_seconds"],
+            "error": row["env_error"],
+        }
+    return PublishedModel(
+        name=row["model_name"],
+        revision=publication.revision,
+        source_text=row["source_text"],
+        document=row["document"],
+        class_name=row["class_name"],
+        package=row["package"],
+        description=row["description"],
+        stale=row["stale"],
+        environment=environment,
+    )

@@ -1,0 +1,158 @@
+"""Publish a commit: models, problems and withdrawals, on one connection, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from psycopg.types.json import Json
+
+from dissmodel_platform.database.pool import Connection, execute, fetch_all, fetch_one
+from dissmodel_platform.registry.problems import SpecProblem
+from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
+
+
+@dataclass
+class Diff:
+    """What a publication did, by the models' names."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+async def begin_publication(connection: Connection, change: SnapshotChange) -> int:
+    """Begin a publication and replace what is known of the commit's listing.
+
+    Returns
+    -------
+    int
+        The publication's number.
+    """
+    row = await fetch_one(
+        connection,
+        "INSERT INTO registry_publications (revision) VALUES (%(revision)s) RETURNING seq",
+        revision=change.revision,
+    )
+    assert row is not None
+    await execute(connection, "DELETE FROM registry_problems WHERE origin = 'listing'")
+    await execute(
+        connection,
+        """
+        DELETE FROM registry_problems AS p
+        WHERE p.path = ANY (%(paths)s)
+           OR NOT EXISTS (SELECT FROM unnest(%(present)s::text[]) AS f (name)
+                          WHERE p.path = 'models/' || f.name || '.toml')
+        """,
+        paths=[file.path for file in change.changed],
+        present=list(change.present),
+    )
+    await _insert_problems(connection, change.problems, origin="listing")
+    return int(row["seq"])
+
+
+async def publish_models(
+    connection: Connection, publication: int, readings: Sequence[ModelReading], diff: Diff
+) -> None:
+    """Publish some of a commit's changed files; a broken one keeps its last good version."""
+    problems = [problem for reading in readings for problem in reading.parsed.problems]
+    await _insert_problems(connection, problems, origin="content")
+    await _insert_versions(connection, readings)
+    good = [reading for reading in readings if reading.parsed.spec is not None]
+    names = [reading.file.name for reading in good]
+    oids = [reading.file.oid for reading in good]
+    closed = await fetch_all(
+        connection,
+        """
+        UPDATE model_history AS h SET until_seq = %(seq)s
+        FROM unnest(%(names)s::text[], %(oids)s::text[]) AS n (name, oid)
+        JOIN model_versions AS v ON v.model_name = n.name AND v.blob_oid = n.oid
+        WHERE h.model_name = n.name AND h.until_seq IS NULL AND h.version_id <> v.id
+        RETURNING h.model_name
+        """,
+        seq=publication,
+        names=names,
+        oids=oids,
+    )
+    opened = await fetch_all(
+        connection,
+        """
+        INSERT INTO model_history (model_name, version_id, from_seq)
+        SELECT v.model_name, v.id, %(seq)s
+        FROM unnest(%(names)s::text[], %(oids)s::text[]) AS n (name, oid)
+        JOIN model_versions AS v ON v.model_name = n.name AND v.blob_oid = n.oid
+        WHERE NOT EXISTS (SELECT FROM model_history AS h
+                          WHERE h.model_name = n.name AND h.until_seq IS NULL)
+        RETURNING model_name
+        """,
+        seq=publication,
+        names=names,
+        oids=oids,
+    )
+    changed = {row["model_name"] for row in closed}
+    diff.changed += sorted(changed)
+    diff.added += sorted({row["model_name"] for row in opened} - changed)
+
+
+async def withdraw_absent(
+    connection: Connection, publication: int, present: Iterable[str], diff: Diff
+) -> None:
+    """Withdraw every published model that has no file any more, readable or not."""
+    rows = await fetch_all(
+        connection,
+        """
+        UPDATE model_history AS h SET until_seq = %(seq)s
+        WHERE h.until_seq IS NULL
+          AND NOT EXISTS (SELECT FROM unnest(%(present)s::text[]) AS f (name)
+                          WHERE f.name = h.model_name)
+        RETURNING h.model_name
+        """,
+        seq=publication,
+        present=list(present),
+    )
+    diff.removed += sorted(row["model_name"] for row in rows)
+
+
+async def count_problems(connection: Connection) -> int:
+    """Count the problems of the published commit."""
+    row = await fetch_one(connection, "SELECT count(*) AS n FROM registry_problems")
+    assert row is not None
+    return int(row["n"])
+
+
+async def _insert_versions(connection: Connection, readings: Sequence[ModelReading]) -> None:
+    rows = [
+        (
+            reading.file.name,
+            reading.file.oid,
+            spec.class_name,
+            spec.package,
+            spec.description,
+            Json(spec.document),
+            spec.source_text,
+        )
+        for reading in readings
+        if (spec := reading.parsed.spec) is not None
+    ]
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            """
+            INSERT INTO model_versions
+                (model_name, blob_oid, class_name, package, description, document, source_text)
+            VALUES (%s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (model_name, blob_oid) DO NOTHING
+            """,
+            rows,
+        )
+
+
+async def _insert_problems(
+    connection: Connection, problems: Iterable[SpecProblem], *, origin: str
+) -> None:
+    rows = [(p.path, origin, p.line, p.column, p.severity, p.code, p.message) for p in problems]
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            'INSERT INTO registry_problems (path, origin, line, "column", severity, code, message)'
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            rows,
+        )
