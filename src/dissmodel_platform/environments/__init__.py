@@ -1,0 +1,1 @@
+"""Package → lock → content-addressed environment; the only home of ``uv``."""

@@ -1,0 +1,158 @@
+"""Locks and build states in the database: one row for what one model asks to have installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dissmodel_platform.database.pool import Database, execute, fetch_one
+from dissmodel_platform.environments.lock import Lock
+from dissmodel_platform.environments.packages import PackageRequest
+from dissmodel_platform.errors import EnvironmentBuildError
+from dissmodel_platform.types import EnvironmentKey
+
+
+@dataclass(frozen=True)
+class EnvironmentRow:
+    """What is known of one request.
+
+    Attributes
+    ----------
+    id : int
+        Row.
+    lock : Lock or None
+        The lock that answers the request, once it was resolved.
+    """
+
+    id: int
+    lock: Lock | None
+
+
+async def find_or_create(
+    database: Database, model_name: str, request: PackageRequest
+) -> EnvironmentRow:
+    """Return the row of a model's request, with its lock if it has one."""
+    async with database.transaction() as connection:
+        await execute(
+            connection,
+            """
+            INSERT INTO environments (model_name, request_sha256, package)
+            VALUES (%(model)s, %(request)s, %(package)s)
+            ON CONFLICT (model_name, request_sha256) DO NOTHING
+            """,
+            model=model_name,
+            request=request.digest(),
+            package=request.package or None,
+        )
+        row = await fetch_one(
+            connection,
+            """
+            SELECT e.id, l.content FROM environments AS e LEFT JOIN locks AS l
+                ON l.sha256 = e.lock_sha256
+            WHERE e.model_name = %(model)s AND e.request_sha256 = %(request)s
+            """,
+            model=model_name,
+            request=request.digest(),
+        )
+    assert row is not None
+    return EnvironmentRow(row["id"], Lock.parse(row["content"]) if row["content"] else None)
+
+
+async def keep_lock(
+    database: Database, row: EnvironmentRow, lock: Lock, request: PackageRequest
+) -> Lock:
+    """Store the lock of a request; the first one that is stored counts for everybody.
+
+    Returns
+    -------
+    Lock
+        The one that counts.
+    """
+    own = lock.model_package(request)
+    library = lock.find("dissmodel")
+    async with database.transaction() as connection:
+        await execute(
+            connection,
+            "INSERT INTO locks (sha256, content) VALUES (%(sha256)s, %(content)s)"
+            " ON CONFLICT DO NOTHING",
+            sha256=lock.sha256,
+            content=lock.text,
+        )
+        await execute(
+            connection,
+            """
+            UPDATE environments
+            SET lock_sha256 = %(lock)s, package_version = %(version)s, package_commit = %(commit)s,
+                dissmodel_version = %(library)s, updated_at = clock_timestamp()
+            WHERE id = %(id)s AND lock_sha256 IS NULL
+            """,
+            id=row.id,
+            lock=lock.sha256,
+            version=own.version if own and own.version else None,
+            commit=own.commit if own and own.commit else None,
+            library=library.version if library else None,
+        )
+        kept = await fetch_one(
+            connection,
+            "SELECT l.content FROM environments AS e JOIN locks AS l ON l.sha256 = e.lock_sha256"
+            " WHERE e.id = %(id)s",
+            id=row.id,
+        )
+    assert kept is not None
+    return Lock.parse(kept["content"])
+
+
+async def load_lock(database: Database, sha256: str) -> Lock:
+    """Return a lock that an experiment used."""
+    row = await database.fetch_one(
+        "SELECT content FROM locks WHERE sha256 = %(sha256)s", sha256=sha256
+    )
+    assert row is not None, f"lock {sha256} is referred to, so it is kept"
+    return Lock.parse(row["content"])
+
+
+async def mark_building(database: Database, row: EnvironmentRow) -> None:
+    """Say that a worker is resolving or building, unless the environment is known to work."""
+    await database.execute(
+        """
+        UPDATE environments SET state = 'building', error = NULL, output_tail = NULL,
+            updated_at = clock_timestamp()
+        WHERE id = %(id)s AND state <> 'ready'
+        """,
+        id=row.id,
+    )
+
+
+async def mark_ready(
+    database: Database, row: EnvironmentRow, key: EnvironmentKey, seconds: float | None
+) -> None:
+    """Say that the environment works; ``seconds`` is what building it took, if it was built."""
+    await database.execute(
+        """
+        UPDATE environments
+        SET state = 'ready', environment_key = %(key)s, seconds = coalesce(%(seconds)s, seconds),
+            error = NULL, output_tail = NULL, updated_at = clock_timestamp()
+        WHERE id = %(id)s
+          AND (state <> 'ready' OR environment_key IS DISTINCT FROM %(key)s
+               OR %(seconds)s::float8 IS NOT NULL)
+        """,
+        id=row.id,
+        key=key,
+        seconds=seconds,
+    )
+
+
+async def mark_failed(
+    database: Database, row: EnvironmentRow, error: EnvironmentBuildError
+) -> None:
+    """Keep why the environment cannot be built."""
+    await database.execute(
+        """
+        UPDATE environments
+        SET state = 'failed', error = %(error)s, output_tail = %(tail)s,
+            updated_at = clock_timestamp()
+        WHERE id = %(id)s
+        """,
+        id=row.id,
+        error=str(error),
+        tail=error.output_tail,
+    )
