@@ -1,0 +1,1 @@
+"""Record and environment → result: staging, fork servers, outputs."""

@@ -1,0 +1,350 @@
+"""The worker's side of a harness process: preloaded and forking runs, or fresh for one run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from dissmodel_platform.environments.store import Environment, clean_environment
+from dissmodel_platform.errors import ExecutorModuleMissing, RunLost
+from dissmodel_platform.execution.events import LogLine, PhaseStarted, Progress, RunEvent, Stream
+from dissmodel_platform.execution.paths import HARNESS
+
+StartMode = Literal["fork", "fresh"]
+
+_LONGEST_LINE_BYTES = 65_536
+_EVENTS_AHEAD = 10_000
+_DRAIN_SECONDS = 1.0
+_TAIL_BYTES = 16_384
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the process of a run ended.
+
+    Attributes
+    ----------
+    code : int or None
+        Exit code, or minus the signal's number; ``None`` when the harness died with the run.
+    max_rss_bytes : int or None
+        Largest resident size, where it is known.
+    cpu_seconds : float or None
+        User and system time, where it is known.
+    """
+
+    code: int | None
+    max_rss_bytes: int | None = None
+    cpu_seconds: float | None = None
+
+
+class HarnessRefused(Exception):
+    """The fork server has more than one thread, so it must not fork."""
+
+
+class Run:
+    """One run in progress: its events, its end, and the way to stop it."""
+
+    def __init__(self, run_id: str, harness: Harness, mode: StartMode) -> None:
+        self.id = run_id
+        self.mode = mode
+        self.pid: int | None = None
+        self.stop_signal: int | None = None
+        self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._harness = harness
+        self._events: asyncio.Queue[RunEvent | None] = asyncio.Queue(_EVENTS_AHEAD)
+        self._readers: list[asyncio.Task[None]] = []
+
+    async def events(self) -> AsyncIterator[RunEvent]:
+        """Yield what the run tells until its process has ended and its pipes are drained."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Ask the run's process group to end, and end it when the grace is over."""
+        if self.exit.done():
+            return
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.exit), grace_seconds)
+            return
+        self._signal(signal.SIGKILL)
+        await self.exit
+
+    def _signal(self, signum: int) -> None:
+        self.stop_signal = signum
+        self._harness.signal_run(self.id, signum)
+
+    async def listen(self) -> list[int]:
+        """Make the run's three pipes, start reading them, and return the ends to hand over."""
+        ends = []
+        streams: tuple[Stream | None, ...] = ("stdout", "stderr", None)
+        for stream in streams:
+            reading, writing = os.pipe()
+            ends.append(writing)
+            reader = asyncio.StreamReader()
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda protocol=protocol: protocol,  # type: ignore[misc]
+                os.fdopen(reading, "rb", 0),
+            )
+            self._readers.append(asyncio.create_task(self._read(reader, stream, transport)))
+        self._readers.append(asyncio.create_task(self._finish(self._readers[:])))
+        return ends
+
+    async def _read(
+        self, reader: asyncio.StreamReader, stream: Stream | None, transport: asyncio.ReadTransport
+    ) -> None:
+        try:
+            async for line in _lines(reader):
+                event = _event(line) if stream is None else LogLine(stream, line)
+                if event is not None:
+                    await self._events.put(event)
+        finally:
+            transport.close()
+
+    async def _finish(self, readers: list[asyncio.Task[None]]) -> None:
+        """Close the stream of events once the process is gone, whoever still holds the pipes."""
+        await self.exit
+        await asyncio.wait(readers, timeout=_DRAIN_SECONDS)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await self._events.put(None)
+
+
+@dataclass(eq=False)
+class Harness:
+    """One harness process of one environment.
+
+    Attributes
+    ----------
+    environment : Environment
+        Whose Python it is.
+    fresh : bool
+        Whether it becomes the one run it is given instead of forking.
+    forkable : bool
+        Whether it had a single thread after its imports.
+    runs : dict of str to Run
+        The runs in progress.
+    users : int
+        Callers that are about to start a run; a process with users is not retired.
+    """
+
+    environment: Environment
+    fresh: bool
+    process: asyncio.subprocess.Process
+    channel: socket.socket
+    output: IO[bytes]
+    scratch: tempfile.TemporaryDirectory[str]
+    forkable: bool = False
+    runs: dict[str, Run] = field(default_factory=dict)
+    users: int = 0
+    _pending: bytes = b""
+    _started: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    _listener: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, environment: Environment, module: str, *, fresh: bool) -> Harness:
+        """Start the environment's Python and wait until the executors are imported.
+
+        Must be called on the thread that lives as long as the worker: the kernel ends the process
+        when the thread that made it ends.
+
+        Raises
+        ------
+        ExecutorModuleMissing
+            The import failed; carries what it printed.
+        RunLost
+            The process ended before it was ready.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        scratch = tempfile.TemporaryDirectory(prefix="harness-")
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the harness
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(environment.python), "-P", "-s", str(HARNESS), "serve",
+                "--socket-fd", str(theirs.fileno()), "--parent", str(os.getpid()),
+                "--distribution", environment.distribution, "--module", module,
+                *(["--fresh"] if fresh else []),
+                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                cwd=scratch.name, env=clean_environment(environment, scratch.name),
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            output.close()
+            scratch.cleanup()
+            raise
+        finally:
+            theirs.close()
+        harness = cls(environment, fresh, process, ours, output, scratch)
+        try:
+            await harness._wait_until_ready()
+        except BaseException:
+            await harness.close()
+            raise
+        harness._listener = asyncio.create_task(harness._listen())
+        return harness
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can be given runs."""
+        return self.process.returncode is None and self._listener is not None
+
+    async def run(self, directory: Path, limits: Mapping[str, int]) -> Run:
+        """Start the experiment that ``directory/request.json`` describes.
+
+        Raises
+        ------
+        HarnessRefused
+            The process has more than one thread.
+        RunLost
+            The process ended before the run had started.
+        """
+        run = Run(directory.name, self, "fresh" if self.fresh else "fork")
+        started = asyncio.get_running_loop().create_future()
+        self.runs[run.id], self._started[run.id] = run, started
+        ends = await run.listen()
+        message = {"op": "run", "run": run.id, "directory": str(directory), "limits": dict(limits)}
+        try:
+            socket.send_fds(self.channel, [json.dumps(message).encode() + b"\n"], ends)
+            await started
+        except BaseException as error:
+            self.runs.pop(run.id, None)
+            if not run.exit.done():
+                run.exit.set_result(Exit(None))
+            if isinstance(error, OSError):
+                raise RunLost("The model's process ended before the run had started.") from error
+            raise
+        finally:
+            for end in ends:
+                os.close(end)
+            self._started.pop(run.id, None)
+        return run
+
+    def signal_run(self, run_id: str, signum: int) -> None:
+        """Send a signal to the process group of a run that has not ended."""
+        if self.fresh:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signum)
+            return
+        message = {"op": "signal", "run": run_id, "signal": signum}
+        with contextlib.suppress(OSError):
+            self.channel.send(json.dumps(message).encode() + b"\n")
+
+    async def close(self) -> None:
+        """End the process and everything it started; after this, nothing of it is left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
+        if self._listener is not None:
+            await self._listener
+        self.channel.close()
+        self.output.close()
+        self.scratch.cleanup()
+
+    async def _wait_until_ready(self) -> None:
+        for message in await self._receive():
+            if message["event"] == "broken":
+                raise ExecutorModuleMissing(
+                    f"Importing the executors of {self.environment.distribution!r} fails: "
+                    f"{message['error']}. Mend the package, or name the module in "
+                    f"`executor_module`.",
+                    self._output_tail(),
+                )
+            self.forkable = message["threads"] == 1
+            return
+        raise RunLost(
+            f"The Python of {self.environment.distribution!r} ended while importing it "
+            f"(exit code {await self.process.wait()})."
+        )
+
+    async def _listen(self) -> None:
+        """Hand the process's messages to the runs they are about, until it is gone."""
+        while messages := await self._receive():
+            for message in messages:
+                self._dispatch(message)
+        code = await self.process.wait()
+        for started in self._started.values():
+            if not started.done():
+                started.set_exception(RunLost("The model's process ended before the run started."))
+        for run in self.runs.values():
+            if not self.fresh and run.pid is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(run.pid, signal.SIGKILL)
+            if not run.exit.done():
+                run.exit.set_result(Exit(code if self.fresh else None))
+        self.runs.clear()
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        run_id = message["run"]
+        started = self._started.get(run_id)
+        if message["event"] == "exited" and run_id in self.runs:
+            exit_ = Exit(message["code"], message["max_rss_bytes"], message["cpu_seconds"])
+            self.runs.pop(run_id).exit.set_result(exit_)
+        elif message["event"] == "refused":
+            self.forkable = False
+            if started is not None and not started.done():
+                started.set_exception(HarnessRefused())
+        elif message["event"] == "started" and run_id in self.runs:
+            self.runs[run_id].pid = message["pid"]
+            if started is not None and not started.done():
+                started.set_result(None)
+
+    async def _receive(self) -> list[dict[str, Any]]:
+        """Wait for the next messages; an empty list once the process has closed the channel."""
+        while True:
+            try:
+                data = await asyncio.get_running_loop().sock_recv(self.channel, 65_536)
+            except OSError:
+                return []
+            if not data:
+                return []
+            *lines, self._pending = (self._pending + data).split(b"\n")
+            if lines:
+                return [json.loads(line) for line in lines]
+
+    def _output_tail(self) -> str:
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - _TAIL_BYTES))
+        return self.output.read().decode("utf-8", "replace").strip()
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Yield lines; one that is longer than the limit is cut into several."""
+    pending = b""
+    while chunk := await reader.read(_LONGEST_LINE_BYTES):
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            yield _text(line)
+        while len(pending) > _LONGEST_LINE_BYTES:
+            yield _text(pending[:_LONGEST_LINE_BYTES])
+            pending = pending[_LONGEST_LINE_BYTES:]
+    if pending:
+        yield _text(pending)
+
+
+def _text(line: bytes) -> str:
+    """Decode a line; PostgreSQL's text holds no NUL."""
+    return line.decode("utf-8", "replace").rstrip("\r").replace("\0", "\N{SYMBOL FOR NULL}")
+
+
+def _event(line: str) -> RunEvent | None:
+    """Read a line of the events' pipe; what is no event of ours is dropped."""
+    try:
+        message = json.loads(line)
+        if message["event"] == "phase":
+            return PhaseStarted(str(message["phase"]))
+        return Progress(float(message["time"]), float(message["start"]), float(message["end"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,179 @@
+"""One experiment: build the record, drive the executor's four phases, write down what came out."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .events import EventWriter
+from .inspection import installed_version
+from .interception import RunStore, intercept
+from .progress import ProgressSampler
+
+PHASES = ("validate", "load", "run", "save")
+
+
+class UnusableExecutor(Exception):
+    """The spec's class cannot be run; the message says why and what to do."""
+
+
+class Phases:
+    """An executor that says which phase it is in.
+
+    Stands in for the executor in dissmodel's own ``execute_lifecycle``, so that a run here is the
+    run of the command line.
+    """
+
+    def __init__(self, executor: Any, events: EventWriter) -> None:
+        self._executor = executor
+        self._events = events
+
+    def validate(self, record: Any) -> None:
+        """Check the record."""
+        self._events.write("phase", phase="validate")
+        self._executor.validate(record)
+
+    def load(self, record: Any) -> Any:
+        """Read the inputs."""
+        self._events.write("phase", phase="load")
+        return self._executor.load(record)
+
+    def run(self, data: Any, record: Any) -> Any:
+        """Simulate."""
+        self._events.write("phase", phase="run")
+        return self._executor.run(data, record)
+
+    def save(self, result: Any, record: Any) -> Any:
+        """Write the outputs."""
+        self._events.write("phase", phase="save")
+        saved = self._executor.save(result, record)
+        if saved is None:
+            raise UnusableExecutor(
+                f"{type(self._executor).__name__}.save() returned None; it must return the record."
+            )
+        return saved
+
+
+def run_experiment(directory: Path, events: EventWriter) -> int:
+    """Run the experiment described by ``directory/request.json``.
+
+    After this, ``directory/result.json`` holds either ``record`` (the library's record as JSON) or
+    ``error`` (``kind``, ``type``, ``message``, ``traceback``, ``phase``).
+
+    Returns
+    -------
+    int
+        Exit code of the process: 0, or 1 when the model raised.
+    """
+    result: dict[str, Any]
+    try:
+        request = json.loads((directory / "request.json").read_text())
+        result = {"record": _run(request, directory, events)}
+    except UnusableExecutor as error:
+        result = {"error": _describe(error, kind="unusable")}
+    except BaseException as error:
+        traceback.print_exc()
+        result = {"error": _describe(error, kind="raised")}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    unfinished = directory / "result.json.part"
+    unfinished.write_text(json.dumps(result))
+    unfinished.rename(directory / "result.json")
+    return 1 if "error" in result else 0
+
+
+def _run(request: dict[str, Any], directory: Path, events: EventWriter) -> dict[str, Any]:
+    executor = _executor(request["class_name"])
+    seed_generators(request["random_seed"])
+    schemas = importlib.import_module("dissmodel.executor.schemas")
+    record = schemas.ExperimentRecord.model_validate(
+        {**request["record"], "code_version": installed_version("dissmodel")}
+    )
+    intercept(RunStore(directory / "outputs", record.experiment_id, request["staged"]))
+    with ProgressSampler(events):
+        record, timings = _lifecycle()(Phases(executor, events), record)
+    record.metrics.update(timings)
+    saved: dict[str, Any] = json.loads(record.model_dump_json())
+    return saved
+
+
+def _executor(class_name: str | None) -> Any:
+    """Construct the executor that the spec names."""
+    registry = importlib.import_module("dissmodel.executor").ExecutorRegistry
+    known = ", ".join(sorted(registry.list())) or "none"
+    if not class_name:
+        raise UnusableExecutor(
+            f"The spec has no `class` under [model]; set it to one that the package registers: "
+            f"{known}."
+        )
+    if class_name not in registry.list():
+        raise UnusableExecutor(
+            f"The package registers no executor {class_name!r}; set `class` under [model] to one "
+            f"that it registers: {known}."
+        )
+    executor = registry.get(class_name)()
+    try:
+        inspect.signature(executor.run).bind("data", "record")
+    except TypeError as error:
+        raise UnusableExecutor(
+            f"{type(executor).__name__}.run() does not take (data, record): it was written for a "
+            f"dissmodel older than 0.4; move the loading into load() and publish a new version."
+        ) from error
+    return executor
+
+
+def _lifecycle() -> Callable[[Any, Any], tuple[Any, dict[str, float]]]:
+    """Return dissmodel's own driver of the phases, or its equal for versions without one."""
+    try:
+        runner = importlib.import_module("dissmodel.executor.runner")
+    except ModuleNotFoundError:
+        return _own_lifecycle
+    driver: Callable[[Any, Any], tuple[Any, dict[str, float]]] = runner.execute_lifecycle
+    return driver
+
+
+def _own_lifecycle(executor: Any, record: Any) -> tuple[Any, dict[str, float]]:
+    """Drive the phases and time them (seconds), as ``execute_lifecycle`` of dissmodel 0.5 does."""
+    timings: dict[str, float] = {}
+
+    def timed(phase: str, *arguments: Any) -> Any:
+        begin = time.perf_counter()
+        value = getattr(executor, phase)(*arguments)
+        timings[f"time_{phase}_sec"] = time.perf_counter() - begin
+        return value
+
+    timed("validate", record)
+    data = timed("load", record)
+    result = timed("run", data, record)
+    record = timed("save", result, record)
+    timings["time_total_sec"] = sum(timings.values())
+    return record, {name: round(seconds, 3) for name, seconds in timings.items()}
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of ``random`` and, where it is imported, of NumPy.
+
+    A forked run would otherwise repeat the draws of the run before it; a fresh one could never be
+    repeated.
+    """
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+
+
+def _describe(error: BaseException, *, kind: str) -> dict[str, str]:
+    return {
+        "kind": kind,
+        "type": type(error).__name__,
+        "message": str(error).strip() or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+    }

@@ -1,0 +1,52 @@
+"""Commands of the harness: ``check`` an environment, or ``serve`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from .inspection import ImportReport, contract_faults, import_executors, prepare_caches
+from .server import Server
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the command line and run one command."""
+    parser = argparse.ArgumentParser(prog="harness")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check")
+    check.add_argument("--report", required=True, help="file for the JSON report")
+    serve = commands.add_parser("serve")
+    serve.add_argument("--socket-fd", type=int, required=True)
+    serve.add_argument("--parent", type=int, required=True)
+    serve.add_argument("--fresh", action="store_true", help="run one experiment in this process")
+    for command in (check, serve):
+        command.add_argument("--distribution", default="")
+        command.add_argument("--module", default="")
+    options = parser.parse_args(arguments)
+    if options.command == "check":
+        _check(options.distribution, options.module, Path(options.report))
+    else:
+        channel = socket.socket(fileno=options.socket_fd)
+        Server(channel, parent_pid=options.parent, fresh=options.fresh).serve(
+            options.distribution, options.module
+        )
+
+
+def _check(distribution: str, module: str, report: Path) -> None:
+    """Import the executors, run the contract checks, and write what was found."""
+    try:
+        found = import_executors(distribution, module)
+        faults = contract_faults(found.registered)
+        prepare_caches()
+    except BaseException as error:
+        traceback.print_exc()
+        found, faults = ImportReport.failed(error), {}
+    report.write_text(json.dumps({**found.as_json(), "contract_faults": faults}))
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,131 @@
+"""Start runs: a fork of a preloaded process where that is safe, a fresh process elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from dissmodel_platform.environments.store import Environment
+from dissmodel_platform.execution.forkserver import Harness, HarnessRefused, Run
+from dissmodel_platform.types import EnvironmentKey
+
+ServerName = tuple[EnvironmentKey, str, str]
+
+
+class Launcher:
+    """The fork servers of one worker.
+
+    Parameters
+    ----------
+    most_servers : int
+        Environments kept preloaded; the least recently used idle one is retired beyond that.
+    """
+
+    def __init__(self, most_servers: int) -> None:
+        self._most = most_servers
+        self._servers: OrderedDict[ServerName, Harness] = OrderedDict()
+        self._unforkable: set[ServerName] = set()
+        self._starting: dict[ServerName, asyncio.Lock] = {}
+        self._fresh: set[Harness] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(
+        self,
+        environment: Environment,
+        module: str,
+        directory: Path,
+        limits: Mapping[str, int],
+        *,
+        fork: bool,
+    ) -> Run:
+        """Start the run that ``directory/request.json`` describes.
+
+        Parameters
+        ----------
+        environment : Environment
+            Where the model is installed.
+        module : str
+            The spec's ``executor_module``, or empty.
+        directory : Path
+            The run's own directory.
+        limits : mapping of str to int
+            Resource limits by name (``RLIMIT_AS`` in bytes, …).
+        fork : bool
+            Whether a preloaded process may be used; false for editable packages.
+
+        Raises
+        ------
+        ExecutorModuleMissing
+            The package cannot be imported.
+        RunLost
+            The machinery failed.
+        """
+        name = (environment.key, environment.distribution, module)
+        if fork and self._most > 0 and name not in self._unforkable:
+            with contextlib.suppress(HarnessRefused):
+                server = await self._server(name, environment, module)
+                if server is not None:
+                    try:
+                        await self._retire()
+                        return await server.run(directory, limits)
+                    finally:
+                        server.users -= 1
+            self._unforkable.add(name)
+        return await self._start_fresh(environment, module, directory, limits)
+
+    async def close(self) -> None:
+        """End every process of the worker's runs."""
+        harnesses = [*self._servers.values(), *self._fresh]
+        self._servers.clear()
+        await asyncio.gather(*(harness.close() for harness in harnesses))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _server(
+        self, name: ServerName, environment: Environment, module: str
+    ) -> Harness | None:
+        """Return the preloaded process, starting it if need be; ``None`` where it cannot fork."""
+        async with self._starting.setdefault(name, asyncio.Lock()):
+            server = self._servers.get(name)
+            if server is not None and not server.alive:
+                await self._servers.pop(name).close()
+                server = None
+            if server is None:
+                server = await Harness.start(environment, module, fresh=False)
+                if not server.forkable:
+                    await server.close()
+                    return None
+                self._servers[name] = server
+            self._servers.move_to_end(name)
+            server.users += 1
+        return server
+
+    async def _retire(self) -> None:
+        for name in list(self._servers)[:-1]:
+            if len(self._servers) <= self._most:
+                return
+            if not self._servers[name].runs and not self._servers[name].users:
+                await self._servers.pop(name).close()
+
+    async def _start_fresh(
+        self, environment: Environment, module: str, directory: Path, limits: Mapping[str, int]
+    ) -> Run:
+        harness = await Harness.start(environment, module, fresh=True)
+        try:
+            run = await harness.run(directory, limits)
+        except BaseException:
+            await harness.close()
+            raise
+        self._fresh.add(harness)
+        task = asyncio.create_task(self._close_after(harness))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def _close_after(self, harness: Harness) -> None:
+        """Clean up behind a fresh process once it has ended."""
+        await harness.process.wait()
+        self._fresh.discard(harness)
+        await harness.close()

@@ -1,0 +1,8 @@
+"""Where the harness lies, which runs in the models' own environments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HARNESS = Path(__file__).parent / "harness" / "__main__.py"
+"""Entry file, started by an environment's own Python."""
