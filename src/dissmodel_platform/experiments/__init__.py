@@ -1,0 +1,1 @@
+"""Experiments: record, state machine, queue, recovery."""

@@ -1,0 +1,130 @@
+"""Read experiments, their logs and their artifacts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Any
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import ExperimentNotFound, InvalidInput
+from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.types import ExperimentStatus
+
+MOST_LOG_LINES = 1_000
+
+
+async def get_experiment(database: Database, experiment_id: str) -> Experiment:
+    """Return one experiment.
+
+    Raises
+    ------
+    ExperimentNotFound
+        There is none of that id.
+    """
+    row = await database.fetch_one(
+        "SELECT * FROM experiments WHERE id = %(id)s", id=experiment_id.replace("-", "").lower()
+    )
+    if row is None:
+        raise ExperimentNotFound(experiment_id)
+    return Experiment.from_row(row)
+
+
+async def log_lines(database: Database, experiment_id: str) -> list[str]:
+    """Return the last lines of an experiment's log, oldest first."""
+    rows = await database.fetch_all(
+        """
+        SELECT line FROM (
+            SELECT seq, line FROM experiment_logs
+            WHERE experiment_id = %(id)s ORDER BY seq DESC LIMIT %(most)s
+        ) AS newest ORDER BY seq
+        """,
+        id=experiment_id,
+        most=MOST_LOG_LINES,
+    )
+    return [row["line"] for row in rows]
+
+
+async def last_log_lines(database: Database, experiment_ids: list[str]) -> dict[str, list[str]]:
+    """Return the last line of each of several logs, for listings."""
+    rows = await database.fetch_all(
+        """
+        SELECT e.id, l.line
+        FROM unnest(%(ids)s::text[]) AS e (id)
+        CROSS JOIN LATERAL (
+            SELECT line FROM experiment_logs WHERE experiment_id = e.id ORDER BY seq DESC LIMIT 1
+        ) AS l
+        """,
+        ids=experiment_ids,
+    )
+    return {row["id"]: [row["line"]] for row in rows}
+
+
+async def list_artifacts(database: Database, experiment_id: str) -> list[dict[str, Any]]:
+    """Return name, uri, sha256, size_bytes and media_type of an experiment's artifacts."""
+    return await database.fetch_all(
+        """
+        SELECT name, uri, sha256, size_bytes, media_type
+        FROM artifacts WHERE experiment_id = %(id)s ORDER BY name
+        """,
+        id=experiment_id,
+    )
+
+
+async def list_experiments(
+    database: Database, *, limit: int, status: ExperimentStatus | None, cursor: str | None
+) -> tuple[list[Experiment], str | None]:
+    """Return one page of experiments, newest first, and the cursor of the next.
+
+    Raises
+    ------
+    InvalidInput
+        The cursor is not one that this function returned.
+    """
+    at, after = _decode_cursor(cursor) if cursor else (None, None)
+    rows = await database.fetch_all(
+        """
+        SELECT * FROM experiments
+        WHERE (%(status)s::text IS NULL OR status = %(status)s)
+          AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(after)s))
+        ORDER BY created_at DESC, id DESC
+        LIMIT %(limit)s
+        """,
+        status=status.value if status else None,
+        at=at,
+        after=after,
+        limit=limit + 1,
+    )
+    page = [Experiment.from_row(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return page, _encode_cursor(page[-1]) if more else None
+
+
+async def count_experiments(database: Database, status: ExperimentStatus | None) -> int:
+    """Count experiments, of one state or all."""
+    row = await database.fetch_one(
+        "SELECT count(*) AS n FROM experiments"
+        " WHERE (%(status)s::text IS NULL OR status = %(status)s)",
+        status=status.value if status else None,
+    )
+    assert row is not None
+    return int(row["n"])
+
+
+def _encode_cursor(experiment: Experiment) -> str:
+    text = json.dumps([experiment.created_at.isoformat(), experiment.id])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        at, experiment_id = json.loads(base64.urlsafe_b64decode(padded))
+        return datetime.fromisoformat(at), str(experiment_id)
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise InvalidInput(
+            "The cursor is not one that a listing returned; start without it.",
+            {"cursor": "unknown cursor"},
+        ) from error

@@ -1,0 +1,70 @@
+"""The queue: wakes workers. The experiment's row is the truth; a job only points at it."""
+
+from __future__ import annotations
+
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+
+from dissmodel_platform.database.pool import Connection, Database
+from dissmodel_platform.errors import DatabaseError
+from dissmodel_platform.types import Priority
+
+RUNS = "runs"
+BUILDS = "builds"
+RUN_TASK = "run_experiment"
+BUILD_TASK = "prepare_models"
+
+
+async def open_queue(database: Database) -> App:
+    """Open the queue on the process's own pool.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
+    """
+    app = App(connector=PsycopgConnector())
+    try:
+        await app.open_async(database.pool)
+    except ConnectorException as error:
+        raise DatabaseError(f"The queue cannot be opened: {error}") from error
+    return app
+
+
+async def enqueue_run(
+    app: App,
+    connection: Connection,
+    experiment_id: str,
+    priority: Priority,
+    *,
+    delay_seconds: int = 0,
+) -> int:
+    """Insert the job of an experiment on the connection that inserts its row.
+
+    Parameters
+    ----------
+    delay_seconds : int
+        How long no worker takes it.
+
+    Returns
+    -------
+    int
+        Id of the job.
+    """
+    deferrer = app.configure_task(
+        RUN_TASK,
+        queue=RUNS,
+        priority=priority.rank,
+        connection=connection,
+        schedule_in={"seconds": delay_seconds} if delay_seconds else None,
+        allow_unknown=True,
+    )
+    return await deferrer.defer_async(experiment_id=experiment_id)
+
+
+async def enqueue_builds(app: App, connection: Connection, publication: int) -> int:
+    """Insert the job that builds the environments of the models that a publication brought."""
+    deferrer = app.configure_task(
+        BUILD_TASK, queue=BUILDS, connection=connection, allow_unknown=True
+    )
+    return await deferrer.defer_async(publication=publication)

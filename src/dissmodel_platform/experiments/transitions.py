@@ -1,0 +1,242 @@
+"""The state machine: each transition is one statement that names the state it expects.
+
+::
+
+    pending ──claim──> running ──complete──> completed
+       │  ^               ├──────fail──────> failed
+       │  └──hand_back────┤
+       └──cancel──────────┴──────cancel────> cancelled
+
+An attempt may only end the run that it claimed: statements of an attempt name its number, so what
+comes late, from a worker that was given up, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Json, Jsonb
+
+from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
+from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.execution.outputs import Artifact
+from dissmodel_platform.experiments.record import Experiment, Submission
+from dissmodel_platform.types import ExperimentId, Priority
+
+MOST_LOSSES = 3
+"""Attempts that the machinery may lose before the experiment fails."""
+
+
+async def insert(
+    connection: Connection,
+    experiment_id: ExperimentId,
+    submission: Submission,
+    *,
+    submitted_by: str,
+    priority: Priority,
+    reproduces: ExperimentId | None = None,
+) -> Experiment:
+    """Create a pending experiment."""
+    row = await fetch_one(
+        connection,
+        """
+        INSERT INTO experiments
+            (id, priority, model_name, model_commit, submitted_by, reproduces, submission)
+        VALUES (%(id)s, %(priority)s, %(model)s, %(commit)s, %(by)s, %(reproduces)s,
+                %(submission)s)
+        RETURNING *
+        """,
+        id=experiment_id,
+        priority=priority.value,
+        model=submission.model_name,
+        commit=submission.model_commit,
+        by=submitted_by,
+        reproduces=reproduces,
+        submission=Json(submission.model_dump(mode="json")),
+    )
+    assert row is not None
+    return Experiment.from_row(row)
+
+
+async def set_queue_job(
+    connection: Connection, experiment_id: ExperimentId, queue_job_id: int
+) -> None:
+    """Note which job of the queue wakes a worker for this experiment."""
+    await execute(
+        connection,
+        "UPDATE experiments SET queue_job_id = %(job)s WHERE id = %(id)s",
+        id=experiment_id,
+        job=queue_job_id,
+    )
+
+
+async def claim(database: Database, experiment_id: str, worker: UUID) -> Experiment | None:
+    """Take a pending experiment; ``None`` when somebody else has, or it was cancelled."""
+    row = await database.fetch_one(
+        """
+        UPDATE experiments
+        SET status = 'running', attempt = attempt + 1, worker = %(worker)s, progress = NULL,
+            started_at = clock_timestamp(), updated_at = clock_timestamp()
+        WHERE id = %(id)s AND status = 'pending'
+        RETURNING *
+        """,
+        id=experiment_id,
+        worker=worker,
+    )
+    return None if row is None else Experiment.from_row(row)
+
+
+async def report(
+    database: Database,
+    experiment: Experiment,
+    lines: Sequence[LogLine],
+    progress: dict[str, Any] | None,
+) -> bool:
+    """Write log lines and progress of a running attempt.
+
+    Returns
+    -------
+    bool
+        Whether the attempt still owns the experiment; otherwise nothing was written, and the run
+        has to be stopped.
+    """
+    async with database.transaction() as connection:
+        owned = await execute(
+            connection,
+            """
+            UPDATE experiments
+            SET progress = coalesce(%(progress)s, progress), updated_at = clock_timestamp()
+            WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
+            """,
+            id=experiment.id,
+            attempt=experiment.attempt,
+            progress=None if progress is None else Jsonb(progress),
+        )
+        if owned:
+            await append_log(connection, experiment.id, experiment.attempt, lines)
+    return bool(owned)
+
+
+async def append_log(
+    connection: Connection, experiment_id: str, attempt: int, lines: Sequence[LogLine]
+) -> None:
+    """Add lines to an experiment's log."""
+    if lines:
+        async with connection.cursor() as cursor:
+            await cursor.executemany(
+                "INSERT INTO experiment_logs (experiment_id, attempt, stream, line)"
+                " VALUES (%s, %s, %s, %s)",
+                [(experiment_id, attempt, line.stream, line.text) for line in lines],
+            )
+
+
+async def complete(
+    connection: Connection,
+    experiment: Experiment,
+    outcome: dict[str, Any],
+    artifacts: Sequence[Artifact],
+    lines: Sequence[LogLine],
+) -> bool:
+    """Publish a result: state, artifacts and their addresses, or nothing at all.
+
+    Returns
+    -------
+    bool
+        Whether the attempt still owned the experiment.
+    """
+    if not await _end(connection, experiment, "completed", outcome):
+        return False
+    await append_log(connection, experiment.id, experiment.attempt, lines)
+    rows = [(experiment.id, a.name, a.uri, a.sha256, a.size_bytes, a.media_type) for a in artifacts]
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO artifacts (experiment_id, name, uri, sha256, size_bytes, media_type)"
+            " VALUES (%s, %s, %s, %s, %s, %s)",
+            rows,
+        )
+        await cursor.executemany(
+            "INSERT INTO objects (uri, sha256, size_bytes, media_type) VALUES (%s, %s, %s, %s)",
+            [row[2:] for row in rows],
+        )
+    return True
+
+
+async def fail(
+    database: Database, experiment: Experiment, outcome: dict[str, Any], lines: Sequence[LogLine]
+) -> bool:
+    """End a running attempt as failed; the last of ``lines`` is the reason that clients show."""
+    async with database.transaction() as connection:
+        owned = await _end(connection, experiment, "failed", outcome)
+        if owned:
+            await append_log(connection, experiment.id, experiment.attempt, lines)
+    return owned
+
+
+async def _end(
+    connection: Connection, experiment: Experiment, status: str, outcome: dict[str, Any]
+) -> bool:
+    touched = await execute(
+        connection,
+        """
+        UPDATE experiments
+        SET status = %(status)s, outcome = %(outcome)s,
+            finished_at = clock_timestamp(), updated_at = clock_timestamp()
+        WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
+        """,
+        id=experiment.id,
+        attempt=experiment.attempt,
+        status=status,
+        outcome=Json(outcome),
+    )
+    return bool(touched)
+
+
+async def cancel(connection: Connection, experiment_id: str) -> Experiment | None:
+    """Cancel a pending or running experiment; ``None`` when it has ended already."""
+    row = await fetch_one(
+        connection,
+        """
+        UPDATE experiments
+        SET status = 'cancelled', finished_at = clock_timestamp(), updated_at = clock_timestamp()
+        WHERE id = %(id)s AND status IN ('pending', 'running')
+        RETURNING *
+        """,
+        id=experiment_id,
+    )
+    return None if row is None else Experiment.from_row(row)
+
+
+async def hand_back(connection: Connection, experiment: Experiment, *, lost: bool) -> str | None:
+    """Give a running attempt up, so that another worker can take the experiment.
+
+    Parameters
+    ----------
+    lost : bool
+        Whether the machinery failed; such losses are counted, and the last one that is allowed
+        fails the experiment.
+
+    Returns
+    -------
+    str or None
+        The new state (``pending`` or ``failed``), or ``None`` when the attempt owned it no more.
+    """
+    row = await fetch_one(
+        connection,
+        """
+        UPDATE experiments
+        SET losses = losses + %(lost)s::int,
+            status = CASE WHEN losses + %(lost)s::int >= %(most)s THEN 'failed' ELSE 'pending' END,
+            finished_at = CASE WHEN losses + %(lost)s::int >= %(most)s
+                               THEN clock_timestamp() END,
+            progress = NULL, worker = NULL, started_at = NULL, updated_at = clock_timestamp()
+        WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
+        RETURNING status
+        """,
+        id=experiment.id,
+        attempt=experiment.attempt,
+        lost=lost,
+        most=MOST_LOSSES,
+    )
+    return None if row is None else str(row["status"])
