@@ -1,0 +1,1 @@
+"""What the platform does for its users, composed of the domain packages."""

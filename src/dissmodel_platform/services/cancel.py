@@ -1,0 +1,34 @@
+"""Cancel an experiment: first in the database, then wherever it runs."""
+
+from __future__ import annotations
+
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import AlreadyFinal
+from dissmodel_platform.experiments.queries import get_experiment
+from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.experiments.transitions import cancel
+
+
+async def cancel_experiment(database: Database, queue: App, experiment_id: str) -> Experiment:
+    """Cancel a pending or running experiment; after this, it publishes nothing.
+
+    Raises
+    ------
+    ExperimentNotFound
+        There is no such experiment.
+    AlreadyFinal
+        It has ended.
+    """
+    found = await get_experiment(database, experiment_id)
+    async with database.transaction() as connection:
+        cancelled = await cancel(connection, found.id)
+    if cancelled is None:
+        now = await get_experiment(database, found.id)
+        raise AlreadyFinal(
+            f"Experiment {found.id} is already {now.status.value}; there is nothing to cancel."
+        )
+    if cancelled.queue_job_id is not None:
+        await queue.job_manager.cancel_job_by_id_async(cancelled.queue_job_id, abort=True)
+    return cancelled

@@ -1,0 +1,122 @@
+"""Make a model runnable on this machine: find or make its lock, find or build its environment."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments import records
+from dissmodel_platform.environments.lock import Lock, resolve
+from dissmodel_platform.environments.packages import PackageRequest, request_for
+from dissmodel_platform.environments.store import Environment, EnvironmentStore
+from dissmodel_platform.errors import BuildFailed, BuildInterrupted, EnvironmentBuildError
+from dissmodel_platform.registry.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that can be run here.
+
+    Attributes
+    ----------
+    environment : Environment
+        Where it is installed.
+    lock : Lock
+        What is installed.
+    request : PackageRequest
+        What was asked for.
+    """
+
+    environment: Environment
+    lock: Lock
+    request: PackageRequest
+
+    def provenance(self) -> dict[str, object]:
+        """Return what a record says of the environment."""
+        own = self.lock.model_package(self.request)
+        library = self.lock.find("dissmodel")
+        return {
+            "environment_key": self.environment.key,
+            "lock_sha256": self.lock.sha256,
+            "package_version": own.version if own and own.version else None,
+            "package_commit": own.commit if own and own.commit else None,
+            "code_version": library.version if library else "",
+            "reproducible": not self.request.editable,
+        }
+
+
+class Preparer:
+    """Prepares models on one machine.
+
+    Parameters
+    ----------
+    database : Database
+        Where locks are kept.
+    store : EnvironmentStore
+        This machine's environments.
+    allow_local : bool
+        Whether packages may be local.
+    """
+
+    def __init__(self, database: Database, store: EnvironmentStore, *, allow_local: bool) -> None:
+        self._database = database
+        self._store = store
+        self._allow_local = allow_local
+
+    async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
+        """Return the environment of a model's version, building it if need be.
+
+        Parameters
+        ----------
+        spec : ModelSpec
+            The version.
+        lock_sha256 : str, optional
+            A lock to use instead of the version's own.
+
+        Raises
+        ------
+        EnvironmentBuildError
+            One of its kinds; the reason is kept for the model listing.
+        """
+        request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
+        if lock_sha256 is not None:
+            lock = await records.load_lock(self._database, lock_sha256)
+            acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+            return Prepared(acquired.environment, lock, request)
+        row = await records.find_or_create(self._database, spec.name, request)
+        try:
+            return await self._prepare(row, request)
+        except BuildInterrupted:
+            raise
+        except EnvironmentBuildError as error:
+            await records.mark_failed(self._database, row, error)
+            raise
+        except OSError as error:
+            failure = BuildFailed(
+                f"Package {request.label!r} cannot be installed: the worker's disk refused "
+                f"({error}); free space or mend the directory, then submit again."
+            )
+            await records.mark_failed(self._database, row, failure)
+            raise failure from error
+
+    def interrupt(self) -> None:
+        """End the builds that run now and refuse new ones; for shutting down."""
+        self._store.uv.interrupt()
+
+    async def _prepare(self, row: records.EnvironmentRow, request: PackageRequest) -> Prepared:
+        lock = row.lock
+        if lock is None:
+            await records.mark_building(self._database, row)
+            resolved = await asyncio.to_thread(resolve, self._store.uv, request)
+            lock = await records.keep_lock(self._database, row, resolved, request)
+        if not await asyncio.to_thread(self._store.has, lock, request):
+            await records.mark_building(self._database, row)
+        acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+        await records.mark_ready(
+            self._database,
+            row,
+            acquired.environment.key,
+            acquired.seconds if acquired.built else None,
+        )
+        return Prepared(acquired.environment, lock, request)

@@ -1,0 +1,317 @@
+"""Run an experiment: claim, prepare, stage, launch, follow, collect, record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import (
+    BuildInterrupted,
+    DatabaseError,
+    EnvironmentBuildError,
+    InvalidInput,
+    ModelFailed,
+    ObjectNotFound,
+    PlatformError,
+    RunLost,
+    StorageError,
+)
+from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.execution.forkserver import Exit, Run
+from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
+from dissmodel_platform.execution.staging import (
+    SOURCE_FIELD,
+    InputReference,
+    StagedInput,
+    Stager,
+    replace_addresses,
+)
+from dissmodel_platform.experiments.queries import get_experiment
+from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.experiments.recovery import give_up_attempt
+from dissmodel_platform.experiments.transitions import claim, complete, fail
+from dissmodel_platform.registry.spec import ModelSpec, parse_spec
+from dissmodel_platform.services.compare import compare_outputs
+from dissmodel_platform.services.journal import Journal
+from dissmodel_platform.services.prepare import Prepared, Preparer
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.storage.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+_LARGEST_RESULT_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True)
+class RunnerParts:
+    """What a worker's runner needs, each part owned by the worker."""
+
+    database: Database
+    queue: App
+    store: ObjectStore
+    preparer: Preparer
+    stager: Stager
+    launcher: Launcher
+    settings: Settings
+    worker: UUID
+
+
+class Runner:
+    """Runs the experiments of one worker."""
+
+    def __init__(self, parts: RunnerParts) -> None:
+        self._parts = parts
+
+    async def run(self, experiment_id: str) -> None:
+        """Run one experiment to its end, unless somebody else has it or it was cancelled.
+
+        After this, the experiment is in a final state, or pending again with a job that will wake
+        a worker. A cancelled call (the worker stops, or the user cancelled) stops the model first.
+        """
+        experiment = await claim(self._parts.database, experiment_id, self._parts.worker)
+        if experiment is None:
+            return
+        outcome: dict[str, Any] = {}
+        journal = Journal(self._parts.database, experiment)
+        try:
+            await self._run(experiment, journal, outcome)
+        except asyncio.CancelledError:
+            await asyncio.shield(
+                self._hand_back(experiment, "its worker is being stopped", lost=False)
+            )
+            raise
+        except BuildInterrupted as error:
+            await self._hand_back(experiment, str(error).rstrip("."), lost=False)
+        except (RunLost, StorageError, DatabaseError) as error:
+            await self._hand_back(experiment, str(error).rstrip("."), lost=True)
+        except PlatformError as error:
+            await self._fail(experiment, journal, outcome, error)
+        except Exception as error:
+            log.exception("experiment %s", experiment.id)
+            problem = PlatformError(
+                f"The platform itself failed ({type(error).__name__}: {error}); the operator finds "
+                f"the traceback in the worker's log."
+            )
+            await self._fail(experiment, journal, outcome, problem)
+
+    async def _run(self, experiment: Experiment, journal: Journal, outcome: dict[str, Any]) -> None:
+        parts = self._parts
+        spec = _spec_of(experiment)
+        prepared = await parts.preparer.prepare(spec, experiment.submission.lock_sha256)
+        outcome |= prepared.provenance()
+        if prepared.request.tree is not None and prepared.request.editable:
+            outcome["source_tree_sha256"] = await asyncio.to_thread(prepared.request.tree.digest)
+        async with self._scratch(experiment) as directory:
+            staged = await self._stage(experiment, directory)
+            outcome["inputs"] = [entry.as_json() for entry in staged]
+            outcome["source_checksum"] = next(
+                (entry.sha256 for entry in staged if entry.reference.field == SOURCE_FIELD), ""
+            )
+            _write_request(experiment, spec, staged, directory)
+            record = await self._execute(experiment, spec, prepared, directory, journal, outcome)
+            outputs = await collect_outputs(
+                directory / "outputs",
+                experiment.id,
+                experiment.submission.run_as or experiment.id,
+                record["output_path"],
+                parts.store,
+            )
+        await self._publish(experiment, record, outputs, journal, outcome)
+
+    @asynccontextmanager
+    async def _scratch(self, experiment: Experiment) -> AsyncIterator[Path]:
+        """Make the run's own directory and remove it at the end, whatever happened."""
+        root = self._parts.settings.runs_directory
+        directory = root.resolve() / f"{experiment.id}-{experiment.attempt}"
+        (directory / "outputs").mkdir(parents=True)
+        try:
+            yield directory
+        finally:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _stage(self, experiment: Experiment, directory: Path) -> list[StagedInput]:
+        staged = []
+        for index, entry in enumerate(experiment.submission.inputs):
+            reference = InputReference(entry["field"], entry["uri"], entry.get("sha256"))
+            try:
+                place = directory / "inputs" / str(index)
+                staged.append(await self._parts.stager.stage(reference, place))
+            except ObjectNotFound as error:
+                raise InvalidInput(
+                    f"The input {reference.uri} ({reference.field}) is not in the store any more."
+                ) from error
+        return staged
+
+    async def _execute(
+        self,
+        experiment: Experiment,
+        spec: ModelSpec,
+        prepared: Prepared,
+        directory: Path,
+        journal: Journal,
+        outcome: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Run the model's process and return the record it made."""
+        settings = self._parts.settings
+        limits = {"RLIMIT_CORE": 0}
+        if settings.run_memory_bytes:
+            limits["RLIMIT_AS"] = settings.run_memory_bytes
+        run = await self._parts.launcher.start(
+            prepared.environment,
+            spec.executor_module or "",
+            directory,
+            limits,
+            fork=not prepared.request.editable,
+        )
+        outcome["start_mode"] = run.mode
+        timed_out = False
+        try:
+            async with asyncio.timeout(settings.run_timeout_seconds):
+                await journal.follow(run)
+        except TimeoutError:
+            timed_out = True
+        finally:
+            await asyncio.shield(run.stop(settings.cancel_grace_seconds))
+        exit_ = await run.exit
+        if timed_out:
+            raise ModelFailed(
+                f"The run was ended after its time limit of {settings.run_timeout_seconds:g} s; "
+                f"simulate less, or ask the operator for a longer limit."
+            )
+        if exit_.max_rss_bytes is not None:
+            outcome["usage"] = {
+                "max_rss_bytes": exit_.max_rss_bytes,
+                "cpu_seconds": exit_.cpu_seconds,
+            }
+        return _read_result(directory, run, exit_)
+
+    async def _publish(
+        self,
+        experiment: Experiment,
+        record: dict[str, Any],
+        outputs: Outputs,
+        journal: Journal,
+        outcome: dict[str, Any],
+    ) -> None:
+        """Write the result down in one transaction, if the attempt still owns the experiment."""
+        for name in outputs.refused:
+            journal.add(LogLine("platform", f"{name} is no regular file and was not collected."))
+        for line in record.get("logs", []):
+            journal.add(LogLine("record", str(line).replace("\0", "")))
+        outcome |= {
+            "code_version": record["code_version"] or outcome["code_version"],
+            "period": record.get("period"),
+            "metrics": record["metrics"],
+            "artifacts": verified_artifacts(record["artifacts"], outputs),
+            "output_path": outputs.main.uri if outputs.main else None,
+            "outputs": [vars(artifact) for artifact in outputs.artifacts],
+        }
+        if experiment.reproduces is not None:
+            original = await get_experiment(self._parts.database, experiment.reproduces)
+            outcome["reproduction"] = compare_outputs(original, outputs.artifacts)
+        async with self._parts.database.transaction() as connection:
+            await complete(connection, experiment, outcome, outputs.artifacts, journal.take_lines())
+
+    async def _fail(
+        self,
+        experiment: Experiment,
+        journal: Journal,
+        outcome: dict[str, Any],
+        error: PlatformError,
+    ) -> None:
+        """End the experiment; its log ends with the reason, the tool's own words above."""
+        above = ""
+        if isinstance(error, EnvironmentBuildError):
+            above = error.output_tail
+        elif isinstance(error, ModelFailed):
+            above = error.traceback
+        lines = journal.take_lines()
+        lines += [LogLine("platform", line) for line in above.splitlines()]
+        lines.append(LogLine("platform", " ".join(str(error).split())))
+        await fail(self._parts.database, experiment, outcome, lines)
+
+    async def _hand_back(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
+        with contextlib.suppress(DatabaseError):  # the reconciler does it once the database is back
+            async with self._parts.database.transaction() as connection:
+                await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
+
+
+def _spec_of(experiment: Experiment) -> ModelSpec:
+    submission = experiment.submission
+    parsed = parse_spec(f"models/{submission.model_name}.toml", submission.spec_source)
+    assert parsed.spec is not None, "only specs that parse are submitted"
+    return parsed.spec
+
+
+def _write_request(
+    experiment: Experiment, spec: ModelSpec, staged: list[StagedInput], directory: Path
+) -> None:
+    """Write what the harness reads: the record as the model shall see it, with local paths."""
+    submission = experiment.submission
+    local = {entry.reference.uri: str(entry.path) for entry in staged}
+    source = next((e for e in staged if e.reference.field == SOURCE_FIELD), None)
+    record = experiment.library_record()
+    record |= {
+        "experiment_id": submission.run_as or experiment.id,
+        "created_at": (submission.run_created_at or experiment.created_at).isoformat(),
+        "parameters": replace_addresses(submission.parameters, local.get),
+        "source": {
+            **record["source"],
+            "type": "local" if source else submission.source.type,
+            "uri": str(source.path) if source else submission.source.uri,
+            "checksum": source.sha256 if source else "",
+        },
+        "status": "running",
+    }
+    request = {
+        "class_name": spec.class_name,
+        "random_seed": submission.random_seed,
+        "record": record,
+        "staged": local,
+    }
+    (directory / "request.json").write_text(json.dumps(request))
+
+
+def _read_result(directory: Path, run: Run, exit_: Exit) -> dict[str, Any]:
+    """Return the record that the harness wrote, or say why there is none."""
+    result = directory / "result.json"
+    if not result.is_file() or result.is_symlink():
+        raise _ended_without_result(run, exit_)
+    if result.stat().st_size > _LARGEST_RESULT_BYTES:
+        raise ModelFailed("The record that save() returned is too large; keep data in files.")
+    content: dict[str, Any] = json.loads(result.read_text())
+    if "error" in content:
+        error = content["error"]
+        # the traceback of a model that raised is in its own standard error already
+        raise ModelFailed(error["message"])
+    record: dict[str, Any] = content["record"]
+    if record["status"] in ("failed", "cancelled"):
+        raise ModelFailed(f"save() returned the record with status {record['status']!r}.")
+    return record
+
+
+def _ended_without_result(run: Run, exit_: Exit) -> PlatformError:
+    if exit_.code is None:
+        return RunLost("the model's preloaded process ended")
+    if exit_.code == -signal.SIGKILL and run.stop_signal is None:
+        return RunLost("its process was killed from outside, as the system does when memory is out")
+    if exit_.code < 0:
+        name = signal.Signals(-exit_.code).name
+        return ModelFailed(f"The model's process was ended by {name}; run it on your own machine.")
+    return ModelFailed(
+        f"The model ended its own process with exit code {exit_.code}; a model must raise instead."
+    )

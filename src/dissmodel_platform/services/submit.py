@@ -1,0 +1,213 @@
+"""Take a request for a run: resolve, check everything that can be checked, store, wake a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import InvalidInput, ModelNotFound, ObjectNotFound
+from dissmodel_platform.execution.staging import SOURCE_FIELD, InputReference, find_addresses
+from dissmodel_platform.experiments.queue import enqueue_run
+from dissmodel_platform.experiments.record import INLINE_COMMIT, Experiment, Source, Submission
+from dissmodel_platform.experiments.transitions import insert, set_queue_job
+from dissmodel_platform.registry.index import find_publication, get_model, latest_publication
+from dissmodel_platform.registry.parameters import check_names, check_parameters
+from dissmodel_platform.registry.spec import ModelSpec, parse_spec
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.storage.index import find_object
+from dissmodel_platform.storage.remote import check_http_url
+from dissmodel_platform.storage.uris import LogicalUri
+from dissmodel_platform.types import ExperimentId, Priority
+
+INLINE_MODEL = "inline"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a client asks for, beside the model itself."""
+
+    input_dataset: str
+    input_format: str = "auto"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    column_map: Mapping[str, Any] = field(default_factory=dict)
+    band_map: Mapping[str, Any] = field(default_factory=dict)
+    priority: Priority = Priority.NORMAL
+
+
+class Submitter:
+    """Accepts runs; after a call returns, the experiment is stored and a worker will be woken."""
+
+    def __init__(self, database: Database, queue: App, settings: Settings) -> None:
+        self._database = database
+        self._queue = queue
+        self._settings = settings
+
+    async def submit(
+        self, model_name: str, request: RunRequest, *, submitted_by: str, commit: str | None = None
+    ) -> Experiment:
+        """Submit a run of a published model.
+
+        Parameters
+        ----------
+        commit : str, optional
+            A commit of the registry that was published; the newest by default.
+
+        Raises
+        ------
+        ModelNotFound, RevisionNotFound
+            The registry has no such model or commit.
+        InvalidInput
+            Names each faulty field.
+        """
+        if commit:
+            publication = await find_publication(self._database, commit)
+        else:
+            latest = await latest_publication(self._database)
+            if latest is None:
+                raise ModelNotFound(model_name)
+            publication = latest
+        model = await get_model(self._database, publication, model_name)
+        parsed = parse_spec(f"models/{model.name}.toml", model.source_text)
+        assert parsed.spec is not None, "only specs that parse are published"
+        return await self._accept(parsed.spec, publication.revision, request, submitted_by)
+
+    async def submit_inline(
+        self, spec_text: str, request: RunRequest, *, submitted_by: str
+    ) -> Experiment:
+        """Submit a run of a spec that comes with the request.
+
+        Raises
+        ------
+        InvalidInput
+            The spec cannot be read, or names each faulty field.
+        """
+        parsed = parse_spec(f"models/{INLINE_MODEL}.toml", spec_text)
+        if parsed.spec is not None and parsed.spec.declared_name:
+            named = parse_spec(f"models/{parsed.spec.declared_name}.toml", spec_text)
+            parsed = parsed if named.spec is None else named
+        if parsed.spec is None:
+            faults = [
+                f"line {p.line}: {p.message}" if p.line else p.message for p in parsed.problems
+            ]
+            message = "The spec cannot be read: " + " ".join(faults)
+            raise InvalidInput(message, {"model_spec_toml": message})
+        return await self._accept(parsed.spec, INLINE_COMMIT, request, submitted_by)
+
+    async def _accept(
+        self, spec: ModelSpec, model_commit: str, request: RunRequest, submitted_by: str
+    ) -> Experiment:
+        parameters = check_parameters(spec, request.parameters)
+        faults = {f"parameters.{name}": text for name, text in parameters.errors.items()}
+        faults |= _prefixed("column_map", check_names(spec.columns, request.column_map))
+        faults |= _prefixed("band_map", check_names(spec.bands, request.band_map))
+        merged = spec.merged_parameters(request.parameters)
+        source, inputs, input_faults = await self._inputs(request.input_dataset, merged)
+        faults |= input_faults
+        if faults:
+            raise InvalidInput(" ".join(f"{name}: {text}" for name, text in faults.items()), faults)
+        submission = Submission(
+            model_name=spec.name,
+            model_commit=model_commit,
+            spec_source=spec.source_text,
+            resolved_spec=dict(spec.document),
+            source=source,
+            input_format=request.input_format,
+            parameters=merged,
+            column_map={**spec.columns, **request.column_map},
+            band_map={**spec.bands, **request.band_map},
+            inputs=inputs,
+            random_seed=secrets.randbits(32),
+            warnings=list(parameters.warnings),
+        )
+        return await self.store(submission, submitted_by=submitted_by, priority=request.priority)
+
+    async def store(
+        self,
+        submission: Submission,
+        *,
+        submitted_by: str,
+        priority: Priority,
+        reproduces: ExperimentId | None = None,
+    ) -> Experiment:
+        """Insert the experiment and the job that wakes a worker, in one transaction."""
+        async with self._database.transaction() as connection:
+            experiment = await insert(
+                connection,
+                ExperimentId(uuid4().hex),
+                submission,
+                submitted_by=submitted_by,
+                priority=priority,
+                reproduces=reproduces,
+            )
+            job = await enqueue_run(self._queue, connection, experiment.id, priority)
+            await set_queue_job(connection, experiment.id, job)
+        return experiment
+
+    async def _inputs(
+        self, input_dataset: str, parameters: Mapping[str, Any]
+    ) -> tuple[Source, list[dict[str, Any]], dict[str, str]]:
+        """Find every input; returns the source, the references to stage, and faults by field."""
+        faults: dict[str, str] = {}
+        inputs: list[dict[str, Any]] = []
+        checksum = ""
+        addresses = list(find_addresses(parameters))
+        if input_dataset:
+            addresses.insert(0, (SOURCE_FIELD, input_dataset))
+        for name, uri in addresses:
+            try:
+                reference = await self._find_input(name, uri)
+            except (InvalidInput, ObjectNotFound) as error:
+                faults[name] = str(error)
+                continue
+            inputs.append({"field": name, "uri": reference.uri, "sha256": reference.sha256})
+            if name == SOURCE_FIELD:
+                checksum = reference.sha256 or ""
+        source = Source(type=_source_type(input_dataset), uri=input_dataset, checksum=checksum)
+        return source, inputs, faults
+
+    async def _find_input(self, name: str, uri: str) -> InputReference:
+        if uri.startswith("s3://"):
+            found = await find_object(self._database, LogicalUri.parse(uri))
+            return InputReference(name, uri, found.sha256)
+        if uri.startswith(("http://", "https://")):
+            await check_http_url(uri, allow_private=False)
+            return InputReference(name, uri)
+        await asyncio.to_thread(self._check_local, uri)
+        return InputReference(name, uri)
+
+    def _check_local(self, uri: str) -> None:
+        """Refuse a path of the server unless it lies under a directory that the operator listed."""
+        scheme = urlsplit(uri).scheme
+        path = Path(uri.removeprefix("file://"))
+        allowed = [directory.resolve() for directory in self._settings.input_directories]
+        if scheme not in ("", "file") or not path.is_absolute():
+            raise InvalidInput(
+                f"{uri!r} is no address of an input; upload the file with POST /data/upload and "
+                f"use the uri it answers."
+            )
+        if not any(path.resolve().is_relative_to(directory) for directory in allowed):
+            raise InvalidInput(
+                f"The server does not read its own path {uri!r}; upload the file with POST "
+                f"/data/upload, or ask the operator to list its directory in "
+                f"PLATFORM_INPUT_DIRECTORIES."
+            )
+        if not path.is_file():
+            raise InvalidInput(f"There is no file {uri!r} on the server; correct the path.")
+
+
+def _source_type(uri: str) -> str:
+    scheme = urlsplit(uri).scheme
+    return {"s3": "s3", "http": "http", "https": "http"}.get(scheme, "local")
+
+
+def _prefixed(prefix: str, faults: Mapping[str, str]) -> dict[str, str]:
+    return {f"{prefix}.{name}": text for name, text in faults.items()}

@@ -1,0 +1,234 @@
+"""Sync the registry: fetch, compare, parse what changed, publish in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import replace
+from itertools import islice
+
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Connection, Database, Listener
+from dissmodel_platform.errors import (
+    DatabaseError,
+    RegistryError,
+    SettingsError,
+    SyncTimeout,
+)
+from dissmodel_platform.experiments.queue import enqueue_builds
+from dissmodel_platform.registry.git_faults import GitFailed, GitFault
+from dissmodel_platform.registry.index import (
+    Publication,
+    latest_publication,
+    published_revisions,
+)
+from dissmodel_platform.registry.mirror import Mirror, MirrorState
+from dissmodel_platform.registry.publishing import (
+    Diff,
+    begin_publication,
+    count_problems,
+    publish_models,
+    withdraw_absent,
+)
+from dissmodel_platform.registry.snapshot import SnapshotChange, read_models, read_snapshot
+from dissmodel_platform.registry.sync_runs import (
+    CHANNEL,
+    SyncRun,
+    answer_to,
+    begin_run,
+    finish_run,
+    request_sync,
+    waiting_requests,
+)
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.types import Revision
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 120.0
+"""How long a caller waits for the sync process."""
+
+_LOCK = 7_303_114_513  # advisory lock of the sync; an arbitrary constant
+_BATCH = 500
+_POLL_SECONDS = 0.05
+_FIRST_RETRY_SECONDS = 5.0
+_JITTER = 0.1
+
+
+def open_mirror(settings: Settings) -> Mirror:
+    """Return the mirror of the registry that the settings name.
+
+    Raises
+    ------
+    SettingsError
+        None is named, or its address is refused.
+    """
+    if settings.configs_repo is None:
+        raise SettingsError("No registry: set CONFIGS_REPO to the address of its git repository.")
+    return Mirror(
+        settings.mirror_directory,
+        settings.configs_repo,
+        settings.configs_branch,
+        allow_local=settings.allow_local_registry,
+    )
+
+
+async def ask_for_sync(
+    database: Database, trigger: str, *, timeout_seconds: float = ANSWER_SECONDS
+) -> SyncRun:
+    """Ask the sync process for a run and wait for it.
+
+    Raises
+    ------
+    RegistryError
+        git failed, or what it fetched cannot be published.
+    SyncTimeout
+        The sync process did not answer.
+    """
+    request = await request_sync(database, trigger)
+    deadline = time.monotonic() + timeout_seconds
+    while (run := await answer_to(database, request)) is None:
+        if time.monotonic() > deadline:
+            raise SyncTimeout(
+                f"The sync process did not answer within {timeout_seconds:g} s; is "
+                f"`dissmodel-platform registry sync --watch` running?"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+    if run.error is not None:
+        raise RegistryError(f"The sync failed: {run.error}")
+    return run
+
+
+class RegistrySync:
+    """The one writer of the mirror and of the published registry.
+
+    Parameters
+    ----------
+    database, queue : Database, App
+        Opened by the caller.
+    mirror : Mirror
+        Of the registry's repository.
+    """
+
+    def __init__(self, database: Database, queue: App, mirror: Mirror) -> None:
+        self._database = database
+        self._queue = queue
+        self._mirror = mirror
+
+    async def run(self, trigger: str) -> SyncRun:
+        """Look at the remote once and publish what is new.
+
+        After this, every request that was made before it began has its answer. A failure is in
+        the run's ``error``; the published commit then stands as it was.
+        """
+        async with self._database.exclusive(_LOCK):
+            published = await latest_publication(self._database)
+            old = published.revision if published else None
+            run_id = await begin_run(self._database, trigger, old)
+            run = SyncRun(run_id, trigger, old, old, [], [], [], 0, "", None)
+            try:
+                return await self._sync(run, published)
+            except (RegistryError, OSError) as error:
+                output = getattr(error, "stderr_tail", "")
+                run = replace(run, error=str(error), git_output=output)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                log.exception("sync")
+                run = replace(run, error=f"{type(error).__name__}: {error}")
+            async with self._database.transaction() as connection:
+                await finish_run(connection, run)
+            log.warning("sync failed: %s", run.error)
+            return run
+
+    async def watch(self, stop: asyncio.Event, interval_seconds: float) -> None:
+        """Sync at once, then at the interval and whenever somebody asks, until ``stop`` is set."""
+        failures = 0
+        trigger: str | None = "start"
+        async with self._database.listen(CHANNEL) as listener:
+            while trigger is not None:
+                run = await self.run(trigger)
+                failures = failures + 1 if run.error else 0
+                pause = _pause_seconds(interval_seconds, failures)
+                trigger = await self._next_trigger(listener, stop, pause)
+
+    async def _next_trigger(
+        self, listener: Listener, stop: asyncio.Event, pause_seconds: float
+    ) -> str | None:
+        """Wait for a reason to look again; ``None`` once ``stop`` is set."""
+        stopping = asyncio.create_task(stop.wait())
+        deadline = time.monotonic() + pause_seconds
+        try:
+            while not stop.is_set():
+                # a notification may be of a request that the last run has answered already
+                if await waiting_requests(self._database):
+                    return "request"
+                if time.monotonic() >= deadline:
+                    return "interval"
+                waiting = asyncio.create_task(listener.wait(deadline - time.monotonic()))
+                await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=stopping.done())
+            return None
+        finally:
+            stopping.cancel()
+
+    async def _sync(self, run: SyncRun, published: Publication | None) -> SyncRun:
+        revisions = await published_revisions(self._database)
+        state = await asyncio.to_thread(self._mirror.update, revisions)
+        run = replace(run, git_output=state.git_output, new_commit=state.revision)
+        if published is not None and published.revision == state.revision:
+            async with self._database.transaction() as connection:
+                run = replace(run, problems=await count_problems(connection))
+                await finish_run(connection, run)
+            return run
+        try:
+            return await self._publish(run, state)
+        except GitFailed as error:
+            if error.fault is not GitFault.CORRUPT:
+                raise
+            log.warning("the mirror is damaged and is cloned anew: %s", error)
+            state = await asyncio.to_thread(self._mirror.rebuild, revisions)
+            return await self._publish(replace(run, new_commit=state.revision), state)
+
+    async def _publish(self, run: SyncRun, state: MirrorState) -> SyncRun:
+        base = Revision(run.old_commit) if run.old_commit else None
+        change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
+        await asyncio.to_thread(self._mirror.keep, state.revision)
+        diff = Diff()
+        async with self._database.transaction() as connection:
+            publication = await begin_publication(connection, change)
+            await self._publish_models(connection, publication, change, diff)
+            await withdraw_absent(connection, publication, change.present, diff)
+            if diff.added or diff.changed:
+                await enqueue_builds(self._queue, connection, publication)
+            run = replace(
+                run,
+                added=diff.added,
+                changed=diff.changed,
+                removed=diff.removed,
+                problems=await count_problems(connection),
+            )
+            await finish_run(connection, run)
+        log.info("%s", run.message)
+        return run
+
+    async def _publish_models(
+        self, connection: Connection, publication: int, change: SnapshotChange, diff: Diff
+    ) -> None:
+        """Read the changed files in batches, so that memory stays flat however many there are."""
+        readings = read_models(self._mirror, change)
+        while batch := await asyncio.to_thread(lambda: list(islice(readings, _BATCH))):
+            await publish_models(connection, publication, batch, diff)
+
+
+def _pause_seconds(interval_seconds: float, failures: int) -> float:
+    """Return how long to wait for the next look; failures are retried sooner, ever less often."""
+    pause = interval_seconds
+    if failures:
+        pause = min(interval_seconds, _FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20))
+    return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads the load only

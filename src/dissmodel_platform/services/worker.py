@@ -1,0 +1,197 @@
+"""The worker role: takes jobs from the queue, builds environments, runs experiments."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID, uuid4
+
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.errors import (
+    BuildInterrupted,
+    DatabaseError,
+    EnvironmentBuildError,
+    PlatformError,
+)
+from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.paths import HARNESS
+from dissmodel_platform.execution.staging import Stager
+from dissmodel_platform.experiments.queue import (
+    BUILD_TASK,
+    BUILDS,
+    RUN_TASK,
+    RUNS,
+    enqueue_builds,
+)
+from dissmodel_platform.experiments.recovery import (
+    forget_worker,
+    reconcile,
+    register_worker,
+    send_heartbeat,
+)
+from dissmodel_platform.registry.index import models_changed_by
+from dissmodel_platform.registry.spec import parse_spec
+from dissmodel_platform.services.prepare import Preparer
+from dissmodel_platform.services.run import Runner, RunnerParts
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.storage.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 5.0
+_POLL_SECONDS = 5.0
+
+
+class Worker:
+    """One worker process.
+
+    Parameters
+    ----------
+    database, queue, store : Database, App, ObjectStore
+        Opened by the caller.
+    settings : Settings
+        Slots, limits, directories.
+    """
+
+    def __init__(
+        self, database: Database, queue: App, store: ObjectStore, settings: Settings
+    ) -> None:
+        self.id: UUID = uuid4()
+        self._database = database
+        self._queue = queue
+        self._settings = settings
+        self._launcher = Launcher(settings.fork_servers)
+        self._active: set[str] = set()
+        environments = EnvironmentStore(
+            settings.packages_directory,
+            HARNESS,
+            build_timeout_seconds=settings.build_timeout_seconds,
+        )
+        self._preparer = Preparer(database, environments, allow_local=settings.allow_local_packages)
+        self._runner = Runner(
+            RunnerParts(
+                database=database,
+                queue=queue,
+                store=store,
+                preparer=self._preparer,
+                stager=Stager(
+                    store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes
+                ),
+                launcher=self._launcher,
+                settings=settings,
+                worker=self.id,
+            )
+        )
+        queue.task(name=RUN_TASK, queue=RUNS)(self._run_experiment)
+        queue.task(name=BUILD_TASK, queue=BUILDS)(self._prepare_models)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set; then finish or hand back what is running."""
+        await register_worker(self._database, self.id)
+        log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
+        try:
+            async with (
+                self._consuming(RUNS, self._settings.worker_slots),
+                self._consuming(BUILDS, 1),
+            ):
+                await self._keep_alive_until(stop)
+                self._preparer.interrupt()
+        finally:
+            self._preparer.interrupt()
+            await self._launcher.close()
+            with suppress(DatabaseError):
+                await forget_worker(self._database, self.id)
+
+    async def _keep_alive_until(self, stop: asyncio.Event) -> None:
+        """Send heartbeats until the worker is stopped or given up."""
+        keeper = asyncio.create_task(self._keep_alive())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if keeper.done():
+                keeper.result()
+        finally:
+            for task in (keeper, stopping):
+                task.cancel()
+
+    @asynccontextmanager
+    async def _consuming(self, queue: str, concurrency: int) -> AsyncIterator[None]:
+        """Take jobs of one queue while the block runs; at its end, running jobs are aborted."""
+        consumer = asyncio.create_task(
+            self._queue.run_worker_async(
+                queues=[queue],
+                name=f"{queue}-{self.id}",
+                concurrency=concurrency,
+                fetch_job_polling_interval=_POLL_SECONDS,
+                abort_job_polling_interval=_POLL_SECONDS,
+                shutdown_graceful_timeout=0,
+                install_signal_handlers=False,
+                delete_jobs="always",
+            )
+        )
+        try:
+            yield
+        finally:
+            consumer.cancel()
+            with suppress(asyncio.CancelledError):
+                await consumer
+
+    async def _run_experiment(self, experiment_id: str) -> None:
+        self._active.add(experiment_id)
+        try:
+            await self._runner.run(experiment_id)
+        finally:
+            self._active.discard(experiment_id)
+
+    async def _prepare_models(self, publication: int) -> None:
+        """Build the environments of the models that a publication brought.
+
+        A worker that is being stopped leaves the rest to another one.
+        """
+        try:
+            await self._prepare_each(publication)
+        except (BuildInterrupted, asyncio.CancelledError):
+            await asyncio.shield(self._leave_to_another(publication))
+            raise
+
+    async def _leave_to_another(self, publication: int) -> None:
+        async with self._database.transaction() as connection:
+            await enqueue_builds(self._queue, connection, publication)
+
+    async def _prepare_each(self, publication: int) -> None:
+        for model in await models_changed_by(self._database, publication):
+            spec = parse_spec(f"models/{model.name}.toml", model.source_text).spec
+            if spec is None or model.environment["state"] == "ready":
+                continue
+            try:
+                await self._preparer.prepare(spec)
+                log.info("environment of %s is ready", model.name)
+            except BuildInterrupted:
+                raise
+            except EnvironmentBuildError as error:
+                log.warning("environment of %s: %s", model.name, error)
+
+    async def _keep_alive(self) -> None:
+        """Send heartbeats and mend what others left; raises when this worker was given up."""
+        while True:
+            try:
+                if not await send_heartbeat(self._database, self.id):
+                    raise PlatformError(
+                        "This worker was taken for dead (it did not answer for too long); it ends "
+                        "so that its runs do not run twice."
+                    )
+                await reconcile(
+                    self._database,
+                    self._queue,
+                    worker=self.id,
+                    active=self._active,
+                    worker_timeout_seconds=self._settings.worker_timeout_seconds,
+                )
+            except DatabaseError as error:
+                log.warning("heartbeat: %s", error)
+            await asyncio.sleep(HEARTBEAT_SECONDS)

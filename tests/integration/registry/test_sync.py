@@ -1,0 +1,285 @@
+"""A commit of the registry becomes models that can be run: published whole, kept for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import ModelNotFound, RegistryError, RevisionNotFound, SyncTimeout
+from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.registry.index import (
+    find_publication,
+    get_model,
+    latest_publication,
+    list_models,
+    list_problems,
+    model_names,
+)
+from dissmodel_platform.services.sync import RegistrySync, ask_for_sync
+from tests.integration.registry.conftest import MakeMirror, Registry
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def queue(database: Database) -> App:
+    return await open_queue(database)
+
+
+@pytest.fixture
+async def sync(database: Database, queue: App, make_mirror: MakeMirror) -> RegistrySync:
+    return RegistrySync(database, queue, make_mirror())
+
+
+@pytest.fixture
+async def watching(sync: RegistrySync) -> AsyncIterator[asyncio.Event]:
+    """Run the sync process's loop beside the test."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(sync.watch(stop, interval_seconds=3600))
+    yield stop
+    stop.set()
+    await task
+
+
+def files(registry: Registry, **values: int) -> dict[str, str]:
+    return {f"{name}.toml": registry.model(name, value) for name, value in values.items()}
+
+
+async def served(database: Database) -> dict[str, int]:
+    """Return the served models with the value of their one parameter."""
+    publication = await latest_publication(database)
+    assert publication is not None
+    models = await list_models(database, publication, limit=1000)
+    return {m.name: m.document["model"]["parameters"]["value"] for m in models}
+
+
+async def test_a_commit_is_published_with_what_changed(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    first = registry.commit(files(registry, kept=1, edited=1, dropped=1))
+    run = await sync.run("test")
+    assert (run.error, run.old_commit, run.new_commit) == (None, None, first)
+    assert run.added == ["dropped", "edited", "kept"]
+    second = registry.commit(files(registry, kept=1, edited=2, new=1))
+    run = await sync.run("test")
+    assert (run.old_commit, run.new_commit) == (first, second)
+    assert (run.added, run.changed, run.removed) == (["new"], ["edited"], ["dropped"])
+    assert await served(database) == {"kept": 1, "edited": 2, "new": 1}
+
+
+async def test_nothing_new_publishes_nothing(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1))
+    await sync.run("test")
+    before = await latest_publication(database)
+    run = await sync.run("test")
+    assert run.message.startswith("Nothing new")
+    assert await latest_publication(database) == before
+
+
+async def test_a_broken_edit_keeps_the_last_good_version_and_hides_no_other(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, good=1, broken=1))
+    await sync.run("test")
+    registry.commit({**files(registry, good=2), "broken.toml": "[model\n"})
+    run = await sync.run("test")
+    assert (run.changed, run.removed, run.problems) == (["good"], [], 1)
+    assert await served(database) == {"good": 2, "broken": 1}
+    publication = await latest_publication(database)
+    assert publication is not None
+    assert (await get_model(database, publication, "broken")).stale
+    assert not (await get_model(database, publication, "good")).stale
+    (problem,) = await list_problems(database)
+    assert (problem["path"], problem["line"]) == ("models/broken.toml", 1)
+
+    registry.commit({**files(registry, good=3), "broken.toml": "[model\n"})
+    assert (await sync.run("test")).problems == 1, "an unchanged fault stays listed"
+    registry.commit(files(registry, good=3, broken=2))
+    assert (await sync.run("test")).problems == 0
+    assert await served(database) == {"good": 3, "broken": 2}
+
+
+async def test_a_problem_goes_with_its_file(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit({**files(registry, good=1), "broken.toml": "[model\n"})
+    assert (await sync.run("test")).problems == 1
+    registry.commit(files(registry, good=1))
+    assert (await sync.run("test")).problems == 0
+
+
+async def test_any_published_commit_can_be_read_again_also_after_a_rewrite(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    first = registry.commit(files(registry, a=1, b=1))
+    await sync.run("test")
+    second = registry.commit(files(registry, a=2), parent=None)
+    await sync.run("test")
+    assert await served(database) == {"a": 2}
+    old = await find_publication(database, first)
+    assert await model_names(database, old) == ["a", "b"]
+    assert (await get_model(database, old, "a")).document["model"]["parameters"]["value"] == 1
+    by_prefix = await find_publication(database, second[:10])
+    assert by_prefix.revision == second
+    with pytest.raises(RevisionNotFound):
+        await find_publication(database, "0" * 40)
+    with pytest.raises(RevisionNotFound):
+        await find_publication(database, "main")
+
+
+async def test_a_rewind_withdraws_what_came_later_and_can_be_undone(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    first = registry.commit(files(registry, a=1))
+    await sync.run("test")
+    second = registry.commit(files(registry, a=2, b=1))
+    await sync.run("test")
+    registry.reset(first)
+    run = await sync.run("test")
+    assert (run.changed, run.removed) == (["a"], ["b"])
+    assert await served(database) == {"a": 1}
+    registry.reset(second)
+    await sync.run("test")
+    assert await served(database) == {"a": 2, "b": 1}
+    assert await model_names(database, await find_publication(database, first)) == ["a"]
+
+
+async def test_an_unknown_model_names_the_nearest(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, flood_vector=1, mangrove=1))
+    await sync.run("test")
+    publication = await latest_publication(database)
+    assert publication is not None
+    with pytest.raises(ModelNotFound, match="flood_vector") as caught:
+        await get_model(database, publication, "flod_vector")
+    assert caught.value.nearest == ["flood_vector"]
+
+
+async def test_the_order_of_a_specs_keys_is_the_authors(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    text = '[model]\nname = "a"\n[model.parameters]\nzeta = 1\nb = 2\nalpha = 3\n'
+    registry.commit({"a.toml": text})
+    await sync.run("test")
+    publication = await latest_publication(database)
+    assert publication is not None
+    document = (await get_model(database, publication, "a")).document
+    assert json.dumps(document["model"]["parameters"]) == '{"zeta": 1, "b": 2, "alpha": 3}'
+
+
+async def test_a_failing_remote_leaves_the_published_commit_and_says_why(
+    database: Database, registry: Registry, sync: RegistrySync, tmp_path: Path
+) -> None:
+    registry.commit(files(registry, a=1))
+    await sync.run("test")
+    registry.directory.rename(tmp_path / "elsewhere")
+    run = await sync.run("test")
+    assert run.error
+    assert await served(database) == {"a": 1}
+    (tmp_path / "elsewhere").rename(registry.directory)
+    assert (await sync.run("test")).error is None
+
+
+async def test_publishing_wakes_a_builder_once(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1, b=1))
+    await sync.run("test")
+    await sync.run("test")
+    jobs = await database.fetch_all("SELECT args FROM procrastinate_jobs WHERE status = 'todo'")
+    publication = await latest_publication(database)
+    assert publication is not None
+    assert [job["args"] for job in jobs] == [{"publication": publication.seq}]
+
+
+async def test_a_publication_that_fails_half_way_leaves_no_trace(
+    database: Database,
+    registry: Registry,
+    sync: RegistrySync,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.commit(files(registry, a=1))
+    await sync.run("test")
+
+    async def break_off(*_: object) -> None:
+        raise RuntimeError("the power fails")
+
+    registry.commit(files(registry, a=2, b=1))
+    with monkeypatch.context() as patch:
+        patch.setattr("dissmodel_platform.services.sync.enqueue_builds", break_off)
+        assert "power" in str((await sync.run("test")).error)
+    assert await served(database) == {"a": 1}
+    assert (await sync.run("test")).error is None
+    assert await served(database) == {"a": 2, "b": 1}
+
+
+async def test_a_damaged_mirror_is_cloned_anew_and_loses_no_published_commit(
+    database: Database, registry: Registry, sync: RegistrySync, make_mirror: MakeMirror
+) -> None:
+    first = registry.commit(files(registry, a=1))
+    await sync.run("test")
+    mirror = make_mirror()
+    for pack in mirror.directory.glob("objects/pack/*"):
+        pack.unlink()
+    registry.commit(files(registry, a=2))
+    run = await sync.run("test")
+    assert run.error is None
+    assert await served(database) == {"a": 2}
+    assert mirror.has_commit(find := (await find_publication(database, first)).revision), find
+
+
+@pytest.mark.usefixtures("watching")
+async def test_somebody_who_asks_gets_the_answer_of_a_run_that_began_later(
+    database: Database, registry: Registry
+) -> None:
+    registry.commit(files(registry, a=1))
+    run = await ask_for_sync(database, "test", timeout_seconds=30)
+    assert run.new_commit == registry.tip()
+    registry.commit(files(registry, a=2))
+    assert (await ask_for_sync(database, "test", timeout_seconds=30)).changed == ["a"]
+
+
+@pytest.mark.usefixtures("watching")
+async def test_many_who_ask_at_once_share_few_runs(database: Database, registry: Registry) -> None:
+    registry.commit(files(registry, a=1))
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    runs = await asyncio.gather(
+        *(ask_for_sync(database, f"asker {n}", timeout_seconds=30) for n in range(20))
+    )
+    assert all(run.new_commit == registry.tip() for run in runs)
+    assert len({run.id for run in runs}) <= 3
+
+
+@pytest.mark.usefixtures("watching")
+async def test_a_failed_sync_is_never_a_success_for_who_asked(
+    database: Database, registry: Registry, tmp_path: Path
+) -> None:
+    registry.commit(files(registry, a=1))
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    registry.directory.rename(tmp_path / "elsewhere")
+    with pytest.raises(RegistryError):
+        await ask_for_sync(database, "test", timeout_seconds=30)
+
+
+async def test_without_a_sync_process_the_asker_is_told(database: Database) -> None:
+    with pytest.raises(SyncTimeout, match="registry sync --watch"):
+        await ask_for_sync(database, "test", timeout_seconds=0.2)
+
+
+async def test_two_sync_processes_take_turns(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    registry.commit(files(registry, a=1))
+    both = [RegistrySync(database, queue, make_mirror()) for _ in range(2)]
+    runs = await asyncio.gather(*(sync.run("test") for sync in both))
+    assert [run.error for run in runs] == [None, None]
+    assert sorted(len(run.added) for run in runs) == [0, 1]
