@@ -1,0 +1,1 @@
+"""Figures with their budget, and a yardstick measured in the same run."""

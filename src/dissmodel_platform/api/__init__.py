@@ -1,0 +1,1 @@
+"""The HTTP edge: parses, calls one service, returns a schema."""

@@ -1,0 +1,81 @@
+"""Health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
+
+from dissmodel_platform import __version__
+from dissmodel_platform.access.keys import Caller, Scope
+from dissmodel_platform.api.context import Parts, requires
+from dissmodel_platform.api.schemas import Health
+from dissmodel_platform.errors import DatabaseError, StorageError
+from dissmodel_platform.registry.index import latest_publication
+from dissmodel_platform.registry.sync_runs import last_runs
+from dissmodel_platform.services.metrics import render_metrics
+
+router = APIRouter(tags=["operation"])
+
+_DATABASE_SECONDS = 5.0  # whoever asks for health gives up soon; the pool would wait for longer
+
+
+@router.get(
+    "/health",
+    summary="Whether the platform works",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Database or store out of reach"}},
+)
+async def health(parts: Parts) -> Response:
+    """Answer 200 whenever the API reaches its database and store, also before the first sync."""
+    reasons: list[str] = []
+    commit = last_success = None
+    reachable = True
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            publication = await latest_publication(parts.database)
+            runs = await last_runs(parts.database)
+        last_success = runs["last_success"]
+        if publication is None:
+            reasons.append("No commit of the registry has been published yet.")
+        else:
+            commit = publication.revision
+        if runs["error"]:
+            reasons.append(f"The last registry sync failed: {runs['error']}")
+    except DatabaseError as error:
+        reachable = False
+        reasons.append(str(error))
+    except TimeoutError:
+        reachable = False
+        reasons.append(f"PostgreSQL did not answer within {_DATABASE_SECONDS:g} s.")
+    try:
+        await parts.store.check()
+    except StorageError as error:
+        reachable = False
+        reasons.append(str(error))
+    body = Health(
+        status="healthy" if reachable else "unhealthy",
+        ready=reachable and commit is not None,
+        reasons=reasons,
+        version=__version__,
+        registry_commit=commit,
+        last_success=last_success,
+        walls=list(parts.walls.standing),
+        missing_walls=list(parts.walls.missing),
+    )
+    return JSONResponse(body.model_dump(mode="json"), status_code=200 if reachable else 503)
+
+
+@router.head("/health", summary="Whether the platform works, in the status alone")
+async def head_health(parts: Parts) -> Response:
+    """Answer as GET does, without the body."""
+    return await health(parts)
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+async def metrics(parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]) -> Response:
+    """Return the figures in Prometheus' text format."""
+    return Response(await render_metrics(parts.database), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,96 @@
+"""Models of the registry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from dissmodel_platform.access.keys import Caller, Scope
+from dissmodel_platform.api.context import Context, Parts, requires
+from dissmodel_platform.api.schemas import (
+    Model,
+    ModelDetail,
+    ModelPage,
+    RegistryProblem,
+    RegistryProblems,
+    Text,
+)
+from dissmodel_platform.errors import ModelNotFound
+from dissmodel_platform.registry import index
+
+router = APIRouter(tags=["models"])
+
+Commit = Annotated[
+    Text | None, Query(description="A published commit of the registry; the newest by default.")
+]
+
+
+async def _publication(parts: Context, commit: str | None) -> index.Publication | None:
+    if commit:
+        return await index.find_publication(parts.database, commit)
+    return await index.latest_publication(parts.database)
+
+
+@router.get("/models", summary="List the models that can be run")
+async def list_models(
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.READ))],
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[Text, Query(description="`next` of the page before.")] = "",
+    commit: Commit = None,
+) -> ModelPage:
+    """Return one page, by name; a model whose package does not work says so in ``environment``."""
+    publication = await _publication(parts, commit)
+    if publication is None:
+        return ModelPage(models=[], commit=None, next=None)
+    found = await index.list_models(parts.database, publication, limit=limit + 1, after=cursor)
+    page = found[:limit]
+    return ModelPage(
+        models=[
+            Model(
+                name=model.name,
+                class_=model.class_name,
+                description=model.description,
+                package=model.package,
+                stale=model.stale,
+                environment=model.environment,
+            )
+            for model in page
+        ],
+        commit=publication.revision,
+        next=page[-1].name if len(found) > limit else None,
+    )
+
+
+@router.get("/models/{name}", summary="One model with its whole spec")
+async def get_model(
+    name: Text,
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.READ))],
+    commit: Commit = None,
+) -> ModelDetail:
+    """Return the spec as it stands in the registry, and the state of the model's environment."""
+    publication = await _publication(parts, commit)
+    if publication is None:
+        raise ModelNotFound(name)
+    model = await index.get_model(parts.database, publication, name)
+    return ModelDetail(
+        model_name=model.name,
+        spec=model.document,
+        class_=model.class_name,
+        description=model.description,
+        package=model.package,
+        stale=model.stale,
+        environment=model.environment,
+        commit=model.revision,
+    )
+
+
+@router.get("/registry/problems", summary="What is wrong with the registry's files")
+async def registry_problems(
+    parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]
+) -> RegistryProblems:
+    """Return path, line, column, code and a sentence for each problem of the served commit."""
+    rows = await index.list_problems(parts.database)
+    return RegistryProblems(problems=[RegistryProblem(**row) for row in rows])

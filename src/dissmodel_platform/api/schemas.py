@@ -1,0 +1,210 @@
+"""Bodies of requests and answers; the names are the contract of existing clients."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from dissmodel_platform.types import ExperimentStatus, Priority
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("holds a character that cannot be stored (NUL or half a character)")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Text that PostgreSQL can hold, and that can be looked for there."""
+
+InputFormat = Literal["auto", "tiff", "geotiff", "raster", "vector", "zarr"]
+
+
+class _RunBody(BaseModel):
+    input_dataset: Text = Field(
+        description="Address of the input: the uri of an upload, http(s), or empty for none.",
+        examples=["s3://dissmodel-inputs/inputs/demo/grid.zip"],
+    )
+    input_format: InputFormat = "auto"
+    parameters: dict[str, JsonValue] = Field(default={}, examples=[{"end_time": 20}])
+    column_map: dict[str, str] = Field(
+        default={}, description="Canonical column name → name in the data."
+    )
+    band_map: dict[str, JsonValue] = Field(
+        default={}, description="Canonical band name → name or number in the data."
+    )
+
+
+class JobRequest(_RunBody):
+    """A run of a published model."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: Text = Field(examples=["flood_vector"])
+    priority: Priority = Priority.NORMAL
+    model_commit: Text | None = Field(
+        default=None, description="A published commit of the registry; the newest by default."
+    )
+
+
+class InlineJobRequest(_RunBody):
+    """A run of a spec that comes with the request; not reproducible through the registry."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_spec_toml: str = Field(examples=['[model]\nclass = "game_of_life"\n'])
+
+
+class Job(BaseModel):
+    """Where an experiment stands."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    job_id: str
+    experiment_id: str
+    status: ExperimentStatus
+    model_name: str
+    created_at: datetime
+    output_path: str | None
+    output_sha256: str | None
+    input_sha256: str | None
+    logs: list[str]
+    model_commit: str
+    code_version: str
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progress: dict[str, Any] | None = None
+    warnings: list[str] = []
+    reproduces: str | None = None
+
+
+class JobPage(BaseModel):
+    """One page of experiments, newest first."""
+
+    experiments: list[Job]
+    total: int
+    next: str | None
+
+
+class Model(BaseModel):
+    """One entry of the model listing; ``class`` is the executor's registered name."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str
+    class_: str | None = Field(alias="class", serialization_alias="class")
+    description: str
+    package: str | None
+    stale: bool = Field(description="Whether the file has been broken since this version.")
+    environment: dict[str, Any]
+
+
+class ModelPage(BaseModel):
+    """One page of models, by name."""
+
+    models: list[Model]
+    commit: str | None
+    next: str | None
+
+
+class ModelDetail(BaseModel):
+    """One model with its whole spec."""
+
+    model_config = ConfigDict(protected_namespaces=(), populate_by_name=True)
+
+    model_name: str
+    spec: dict[str, Any]
+    class_: str | None = Field(alias="class", serialization_alias="class")
+    description: str
+    package: str | None
+    stale: bool
+    environment: dict[str, Any]
+    commit: str
+
+
+class Cancelled(BaseModel):
+    """Answer to a cancellation."""
+
+    message: str
+    experiment_id: str
+
+
+class Upload(BaseModel):
+    """An uploaded file."""
+
+    uri: str
+    label: str
+    checksum: str
+    size_mb: float
+    size_bytes: int
+
+
+class DownloadLink(BaseModel):
+    """A link that opens one file, without a header, until it expires."""
+
+    url: str
+    expires_in_hours: float
+
+
+class SyncAnswer(BaseModel):
+    """What a sync found and published."""
+
+    message: str
+    git_output: str
+    run_id: str
+    old_commit: str | None
+    new_commit: str | None
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    problems: int
+
+
+class RegistryProblem(BaseModel):
+    """What is wrong with one file of the registry."""
+
+    path: str
+    line: int | None
+    column: int | None
+    severity: str
+    code: str
+    message: str
+
+
+class RegistryProblems(BaseModel):
+    """What is wrong with the registry's files."""
+
+    problems: list[RegistryProblem]
+
+
+class Artifact(BaseModel):
+    """One file of a result."""
+
+    name: str
+    uri: str
+    sha256: str
+    size_bytes: int
+    media_type: str
+
+
+class Artifacts(BaseModel):
+    """The files of a result."""
+
+    artifacts: list[Artifact]
+
+
+class Health(BaseModel):
+    """Whether the API reaches its database and store, and whether models can be run."""
+
+    status: Literal["healthy", "unhealthy"]
+    ready: bool
+    reasons: list[str]
+    version: str
+    registry_commit: str | None = None
+    last_success: datetime | None = None
+    walls: list[str] = Field(default=[], description="Walls that stand around model code.")
+    missing_walls: list[str] = Field(
+        default=[], description="A sentence for each wall that does not stand."
+    )

@@ -1,0 +1,65 @@
+"""What the three roles have in common when they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pydantic import SecretStr
+
+from dissmodel_platform.cli.logs import configure_logging
+from dissmodel_platform.database.embedded import running_url
+from dissmodel_platform.errors import DatabaseError
+from dissmodel_platform.processes import die_with_supervisor
+from dissmodel_platform.settings import Settings, load_settings
+
+
+def role_settings(role: str, **overrides: Any) -> Settings:
+    """Read the settings of a role, tie it to its supervisor, and start its log.
+
+    Without ``DATABASE_URL`` the embedded server that ``up`` started on this machine is used.
+
+    Raises
+    ------
+    SettingsError
+        A setting does not fit.
+    DatabaseError
+        No database is named, and none is running here.
+    """
+    die_with_supervisor()
+    settings = load_settings(**overrides)
+    configure_logging(settings, role)
+    return with_database(settings)
+
+
+def with_database(settings: Settings) -> Settings:
+    """Return settings that name a database.
+
+    Raises
+    ------
+    DatabaseError
+        None is named, and no embedded one is running.
+    """
+    if settings.database_url is not None:
+        return settings
+    url = running_url(settings.home / "pg")
+    if url is None:
+        raise DatabaseError(
+            "No database: start the platform with `dissmodel-platform up`, or set DATABASE_URL."
+        )
+    return settings.model_copy(update={"database_url": SecretStr(url)})
+
+
+def run_until_stopped(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run a role; SIGTERM and SIGINT set the event that it ends by."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        await serve(stop)
+
+    asyncio.run(main())

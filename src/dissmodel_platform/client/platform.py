@@ -1,0 +1,297 @@
+"""A typed client of the HTTP API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from dissmodel_platform.errors import (
+    ClientError,
+    ExperimentFailed,
+    ServerRefused,
+    ServerUnreachable,
+)
+from dissmodel_platform.types import ExperimentStatus
+
+Json = dict[str, Any]
+
+_TIMEOUT = httpx.Timeout(30.0, read=300.0)
+_POLL_SECONDS = 0.1
+_SLOWEST_POLL_SECONDS = 1.0
+_PAGE = 1000
+
+# this machine is reached directly, whatever proxy the environment names for others
+_NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
+
+
+class Platform:
+    """A platform at an address.
+
+    Parameters
+    ----------
+    url : str
+        Base address, such as ``http://127.0.0.1:8000``.
+    key : str, optional
+        API key.
+
+    Raises
+    ------
+    ClientError
+        The address or the key cannot be one.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        if key and not (key.isascii() and key.isprintable()):
+            raise ClientError("The API key holds a character that no key has; check it.")
+        headers = {"X-API-Key": key} if key else {}
+        try:
+            self._http = httpx.Client(
+                base_url=self.url, headers=headers, timeout=_TIMEOUT, mounts=_NO_PROXY
+            )
+        except httpx.InvalidURL as error:
+            raise ClientError(
+                f"{url!r} is no address ({error}); give one such as http://127.0.0.1:8000."
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def health(self) -> Json:
+        """Return the state of the server; also when it is not healthy."""
+        with _reaching(self.url):
+            answer = self._http.get("/health")
+        return self._content(answer)
+
+    def models(self) -> list[Json]:
+        """Return the models that can be run, by name."""
+        models: list[Json] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = self._get("/models", limit=_PAGE, **cursor)
+            models += page["models"]
+            if page["next"] is None:
+                return models
+            cursor = {"cursor": page["next"]}
+
+    def model(self, name: str) -> Json:
+        """Return one model with its whole spec."""
+        return self._get(f"/models/{_part(name)}")
+
+    def sync(self) -> Json:
+        """Sync the registry and return what changed."""
+        return self._send("POST", "/admin/sync")
+
+    def upload(self, path: Path, *, label: str = "default") -> Json:
+        """Upload a file; the answer's ``uri`` names it as an input.
+
+        Raises
+        ------
+        ClientError
+            The file cannot be read.
+        """
+        try:
+            with path.open("rb") as file:
+                return self._send(
+                    "POST", "/data/upload", files={"file": (path.name, file)}, data={"label": label}
+                )
+        except OSError as error:
+            raise ClientError(f"{path} cannot be read: {error.strerror}.") from error
+
+    def submit(
+        self,
+        model_name: str,
+        input_dataset: str = "",
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Json:
+        """Submit a run and return its job object.
+
+        Parameters
+        ----------
+        model_name : str
+            Name in the registry.
+        input_dataset : str
+            Address of the input, such as the ``uri`` of an upload.
+        parameters : mapping, optional
+            Overrides of the model's defaults.
+        **more
+            Other fields of the request, such as ``priority`` or ``column_map``.
+        """
+        body = {
+            "model_name": model_name,
+            "input_dataset": input_dataset,
+            "parameters": dict(parameters or {}),
+            **more,
+        }
+        return self._send("POST", "/submit_job", json=body)
+
+    def job(self, experiment_id: str) -> Json:
+        """Return where an experiment stands."""
+        return self._get(f"/job/{_part(experiment_id)}")
+
+    def jobs(self, *, limit: int = 50, status: str | None = None) -> Json:
+        """Return a page of experiments, newest first."""
+        chosen = {} if status is None else {"status": status}
+        return self._get("/jobs", limit=limit, **chosen)
+
+    def record(self, experiment_id: str) -> Json:
+        """Return the whole record of an experiment."""
+        return self._get(f"/experiments/{_part(experiment_id)}")
+
+    def artifacts(self, experiment_id: str) -> list[Json]:
+        """Return the files of a result."""
+        path = f"/experiments/{_part(experiment_id)}/artifacts"
+        artifacts: list[Json] = self._get(path)["artifacts"]
+        return artifacts
+
+    def cancel(self, experiment_id: str) -> Json:
+        """Cancel a pending or running experiment."""
+        return self._send("DELETE", f"/job/{_part(experiment_id)}")
+
+    def reproduce(self, experiment_id: str) -> Json:
+        """Submit a reproduction and return its job object."""
+        return self._send("POST", f"/experiments/{_part(experiment_id)}/reproduce")
+
+    def wait(
+        self,
+        experiment_id: str,
+        *,
+        timeout_seconds: float | None = None,
+        on_change: Callable[[Json], None] | None = None,
+    ) -> Json:
+        """Wait until an experiment has completed, and return its job object.
+
+        Parameters
+        ----------
+        timeout_seconds : float, optional
+            How long to wait; the run goes on afterwards.
+        on_change : callable, optional
+            Called with each job object that was read.
+
+        Raises
+        ------
+        ExperimentFailed
+            It failed or was cancelled; the message is the last line of its log.
+        TimeoutError
+            It has not ended yet.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        pause = _POLL_SECONDS
+        while True:
+            job = self.job(experiment_id)
+            if on_change is not None:
+                on_change(job)
+            status = ExperimentStatus(job["status"])
+            if status is ExperimentStatus.COMPLETED:
+                return job
+            if status is ExperimentStatus.CANCELLED:
+                raise ExperimentFailed(f"Experiment {experiment_id} was cancelled.")
+            if status.is_final:
+                reason = job["logs"][-1] if job["logs"] else "no reason was logged"
+                raise ExperimentFailed(f"Experiment {experiment_id} {status.value}: {reason}")
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"Experiment {experiment_id} is still {status.value}.")
+            time.sleep(pause)
+            pause = min(pause * 1.2, _SLOWEST_POLL_SECONDS)
+
+    def download(self, uri: str, destination: Path) -> Path:
+        """Download a file; ``destination`` appears only once it is whole.
+
+        Raises
+        ------
+        ClientError
+            The destination cannot be written.
+        """
+        link = self._get("/download", uri=uri)["url"]
+        arriving = destination.with_name(f".{destination.name}.part")
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._fetch(link, arriving)
+                arriving.replace(destination)
+            finally:
+                arriving.unlink(missing_ok=True)
+        except OSError as error:
+            raise ClientError(f"{destination} cannot be written: {error.strerror}.") from error
+        return destination
+
+    def _fetch(self, link: str, path: Path) -> None:
+        with _reaching(self.url), self._http.stream("GET", link) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _refusal(answer)
+            with path.open("wb") as file:
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
+
+    def _get(self, path: str, **query: Any) -> Json:
+        return self._send("GET", path, params=query)
+
+    def _send(self, method: str, path: str, **content: Any) -> Json:
+        with _reaching(self.url):
+            answer = self._http.request(method, path, **content)
+        if answer.is_error:
+            raise _refusal(answer)
+        return self._content(answer)
+
+    def _content(self, answer: httpx.Response) -> Json:
+        """Return the JSON object of an answer; anything else comes from another program."""
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise ServerUnreachable(
+                f"What answers at {self.url} is no platform; check --url or DISSMODEL_PLATFORM_URL."
+            )
+        return content
+
+
+def _part(name: str) -> str:
+    """Return a name as one part of a path."""
+    return quote(name, safe="")
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise ServerUnreachable(
+            f"No platform answers at {url} ({error}); start one with `dissmodel-platform up`, or "
+            f"name another with --url or DISSMODEL_PLATFORM_URL."
+        ) from error
+
+
+def _refusal(answer: httpx.Response) -> ServerRefused:
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict) or "detail" not in problem:
+        problem = {"detail": f"The server answered {answer.status_code} {answer.reason_phrase}."}
+    if answer.status_code == 401:
+        hint = "On the command line, give the key with --key or DISSMODEL_PLATFORM_KEY."
+        problem = {**problem, "detail": f"{problem['detail']} {hint}"}
+    return ServerRefused(answer.status_code, problem)
