@@ -89,6 +89,7 @@ class Git:
         timeout_seconds: float = LOCAL_TIMEOUT_SECONDS,
         expected: Sequence[int] = (0,),
         inherit: Sequence[int] = (),
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> GitOutput:
         """Run one command to its end.
 
@@ -108,6 +109,8 @@ class Git:
             Exit codes that are no failure.
         inherit : sequence of int
             File descriptors that the command keeps open, such as that of a lock.
+        max_output_bytes : int
+            Most that it may print to standard output, in bytes.
 
         Raises
         ------
@@ -122,7 +125,7 @@ class Git:
             timeout_seconds=timeout_seconds,
             inherit=inherit,
         ) as process:
-            stdout = process.read(MAX_OUTPUT_BYTES)
+            stdout = process.read(max_output_bytes)
             exit_code = process.wait()
             output = GitOutput(exit_code, stdout, self._printable(process.stderr))
         fault = process.ended_for
@@ -178,7 +181,8 @@ class Git:
     def _prepare(self) -> None:
         """Write the configuration and check git's version, once."""
         with self._guard:
-            if self._is_prepared:
+            # Without its file git would fall back to defaults that allow far more.
+            if self._is_prepared and self._config_file.exists():
                 return
             with disk_errors():
                 self._config_file.parent.mkdir(parents=True, exist_ok=True)

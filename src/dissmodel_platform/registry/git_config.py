@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from dissmodel_platform.errors import SettingsError
 from dissmodel_platform.registry.remote import Remote
 
 # What the operator set for the network and the programs; nothing else of the environment gets in.
@@ -110,12 +111,25 @@ class GitCredentials:
         Private key for ssh; ``None``: the keys of the operator's agent.
     known_hosts : Path or None
         Keys of the ssh hosts that are trusted; ``None``: the operator's own file.
+
+    Raises
+    ------
+    SettingsError
+        The token or the name is empty or holds a blank or a control character.
     """
 
     token: SecretStr | None = None
     username: str = "x-access-token"
     ssh_key: Path | None = None
     known_hosts: Path | None = None
+
+    def __post_init__(self) -> None:
+        for what, text in (("token", self.secrets), ("user name", (self.username,))):
+            if any(not word or " " in word or not word.isprintable() for word in text):
+                raise SettingsError(
+                    f"The registry's {what} is empty or holds a blank or a control character; "
+                    "check for a line end in the file or variable it comes from."
+                )
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -157,8 +157,8 @@ ADVICE: dict[GitFault, str] = {
     "owner",
     GitFault.REFUSED_OBJECT: "The registry holds a malformed git object, and nothing was taken "
     "over; run 'git fsck' on it",
-    GitFault.TOO_LARGE: "The registry is larger than this server accepts; remove large files "
-    "from its history",
+    GitFault.TOO_LARGE: "The registry is larger than this server accepts; remove what is no "
+    "model, also from its history",
     GitFault.DISK_FULL: "The disk is full; free some space, the next sync goes on from here",
     GitFault.LOCKED: "Another git process works on the mirror; the next sync tries again",
     GitFault.CORRUPT: "The mirror of the registry is damaged; it has to be cloned anew",

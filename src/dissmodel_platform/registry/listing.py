@@ -15,6 +15,9 @@ from dissmodel_platform.registry.spec_checks import MODEL_NAME, name_fault
 FILE_MODES = frozenset({"100644", "100755", "100664"})
 """Modes of ordinary files; the last is found in very old repositories."""
 
+MAX_PROBLEMS = 1_000
+"""Problems that are told of one listing; further ones are counted."""
+
 _DIRECTORY = MODELS + b"/"
 _SUFFIX = b".toml"
 _GOOD_PATH = re.compile(rb"models/(" + MODEL_NAME.pattern.encode() + rb")\.toml")
@@ -76,7 +79,16 @@ def read_listing(entries: Iterable[TreeEntry]) -> Listing:
     if not any(entry.path.startswith(MODELS) for entry in entries):
         message = "The repository has no models/ directory, so it publishes no model."
         problems.append(SpecProblem(MODELS.decode(), "no-models-directory", message))
-    return Listing(models, frozenset(refused), tuple(problems), catalog)
+    return Listing(models, frozenset(refused), _bounded(problems), catalog)
+
+
+def _bounded(problems: list[SpecProblem]) -> tuple[SpecProblem, ...]:
+    left_out = len(problems) - MAX_PROBLEMS
+    if left_out <= 0:
+        return tuple(problems)
+    message = f"{left_out} more files have a problem; mend the listed ones first."
+    rest = SpecProblem(MODELS.decode(), "more-problems", message, severity="warning")
+    return (*problems[:MAX_PROBLEMS], rest)
 
 
 def model_stem(path: bytes) -> str | None:

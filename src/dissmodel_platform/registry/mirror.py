@@ -201,13 +201,21 @@ class Mirror(MirrorReader):
         return _tip(self._git, self.directory)
 
     def is_sound(self) -> bool:
-        """Whether every object can be read and nothing is missing; reads the whole mirror."""
+        """Whether every object can be read and nothing is missing; reads the whole mirror.
+
+        Raises
+        ------
+        GitFailed
+            It could not be found out: the time limit, an interruption, no git.
+        """
         try:
             # A mirror of an empty repository would be sound, and useless.
             if self.tip() is None:
                 return False
             self._git.run("fsck", "--no-dangling", "--no-progress", directory=self.directory)
-        except GitFailed:
+        except GitFailed as error:
+            if error.fault in REMOTE_FAULTS:
+                raise
             return False
         return True
 

@@ -19,6 +19,9 @@ MODELS = b"models"
 CATALOG = b"catalog.yaml"
 """File of the registry that lists data sets."""
 
+MAX_LISTING_BYTES = 12 * 1024**2
+"""Longest listing that is read, in bytes: some 100,000 files."""
+
 TREE_MODE = "040000"
 """Mode of a directory in git's listings."""
 
@@ -128,7 +131,7 @@ class MirrorReader:
         Raises
         ------
         GitFailed
-            The commit is not here or cannot be read, or the listing is larger than 32 MB.
+            The commit is not here or cannot be read, or lists more than ``MAX_LISTING_BYTES``.
         """
         listed: list[TreeEntry] = []
         root = ["--full-tree", _checked(revision), "--", MODELS.decode(), CATALOG.decode()]
@@ -196,7 +199,13 @@ class MirrorReader:
     def _run(
         self, *arguments: str, stdin: bytes = b"", expected: tuple[int, ...] = (0,)
     ) -> GitOutput:
-        return self._git.run(*arguments, directory=self.directory, stdin=stdin, expected=expected)
+        return self._git.run(
+            *arguments,
+            directory=self.directory,
+            stdin=stdin,
+            expected=expected,
+            max_output_bytes=MAX_LISTING_BYTES,
+        )
 
     def _commits(self, revisions: Iterable[Revision]) -> set[Revision]:
         """Return those of the revisions that are commits of this repository."""

@@ -109,7 +109,7 @@ def read_snapshot(
     Raises
     ------
     GitFailed
-        The mirror is damaged (``Mirror.rebuild`` mends it), or ``models/`` lists more than 32 MB.
+        The mirror is damaged (``Mirror.rebuild`` mends it), or lists too many files.
     """
     listing = read_listing(mirror.entries(revision))
     present = frozenset(listing.models) | listing.refused

@@ -246,6 +246,24 @@ def test_a_pointer_to_lfs_is_refused_by_its_content(registry, mirror) -> None:
     assert [problem.code for problem in reading.parsed.problems] == ["lfs-pointer"]
 
 
+def test_very_many_problems_are_counted_instead_of_listed(registry, mirror) -> None:
+    entries = [(registry.FILE, f"x {i}.toml".encode(), b"x") for i in range(1_200)]
+    registry.commit_models([*entries, (registry.FILE, b"a.toml", registry.model("a").encode())])
+    change = snapshot(mirror)
+    assert names(change) == ["a"]
+    assert len(change.problems) == 1_001
+    assert "200 more" in change.problems[-1].message
+
+
+def test_a_listing_without_end_is_refused(registry, mirror) -> None:
+    oid = registry.blob(b"x")
+    entries = [(registry.FILE, b"%05d" % i + b"x" * 4_000, oid) for i in range(4_000)]
+    registry.commit_models(entries)
+    with pytest.raises(GitFailed) as caught:
+        snapshot(mirror)
+    assert caught.value.fault is GitFault.TOO_LARGE
+
+
 def test_malformed_objects_stop_the_fetch_and_the_mirror_stays(registry, mirror) -> None:
     registry.commit(good(registry, "a"))
     old = mirror.update().revision

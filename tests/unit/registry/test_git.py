@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -223,6 +226,19 @@ def test_ssh_asks_nothing_and_trusts_known_hosts_only() -> None:
     assert "-F" not in shlex.split(ssh_command(GitCredentials()))
 
 
+@pytest.mark.parametrize("token", ["", "a\n", "a b", "a\nhost=evil", "a\0"])
+def test_a_token_that_would_break_out_of_its_line_is_refused(token: str) -> None:
+    with pytest.raises(SettingsError):
+        GitCredentials(token=SecretStr(token))
+
+
+def test_the_configuration_is_written_again_when_it_is_gone(tmp_path: Path) -> None:
+    git = Git(GitAccess(HTTPS), tmp_path / "home" / "config")
+    git.run("version")
+    shutil.rmtree(tmp_path / "home")
+    assert git.run("config", "--global", "protocol.allow").text == "never"
+
+
 def test_secrets_are_redacted_wherever_git_prints_them() -> None:
     text = (
         f"fatal: could not read https://user:{TOKEN}@host/a\n"
@@ -378,14 +394,23 @@ def test_a_git_that_would_read_the_users_configuration_is_refused(tmp_path: Path
         git.run("fetch")
 
 
+def is_running(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_the_time_limit_ends_the_helpers_too(tmp_path: Path) -> None:
-    script = f"sleep 60 & echo $! > {tmp_path}/helper; sleep 60"
+    script = f"sleep 60 & echo $! > {tmp_path}/helper; wait"
     git = Git(GitAccess(HTTPS), tmp_path / "config", environ=fake_git(tmp_path, script))
     with pytest.raises(GitFailed) as caught:
-        git.run("fetch", timeout_seconds=0.5)
+        git.run("fetch", timeout_seconds=3)
     assert caught.value.fault is GitFault.TIMEOUT
-    helper = Path(f"/proc/{int((tmp_path / 'helper').read_text())}/stat")
-    assert not helper.exists() or helper.read_text().rpartition(")")[2].split()[0] in "ZX"
+    helper = int((tmp_path / "helper").read_text())
+    deadline = time.monotonic() + 30
+    while is_running(helper):
+        assert time.monotonic() < deadline, "the helper outlived its command"
+        time.sleep(0.01)
 
 
 def test_output_without_end_ends_the_command(tmp_path: Path) -> None:
