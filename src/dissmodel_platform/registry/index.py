@@ -81,6 +81,48 @@ async def published_revisions(database: Database) -> list[Revision]:
     return [Revision(row["revision"]) for row in rows]
 
 
+async def published_catalog_oid(database: Database) -> str | None:
+    """Return the git blob of the catalogue that is served."""
+    row = await database.fetch_one("SELECT blob_oid FROM catalogs ORDER BY from_seq DESC LIMIT 1")
+    return None if row is None else row["blob_oid"]
+
+
+async def get_catalog(database: Database, publication: Publication) -> dict[str, Any]:
+    """Return the sources of the catalogue at a publication, by name."""
+    row = await database.fetch_one(
+        "SELECT sources FROM catalogs WHERE from_seq <= %(seq)s ORDER BY from_seq DESC LIMIT 1",
+        seq=publication.seq,
+    )
+    return {} if row is None else dict(row["sources"])
+
+
+async def model_history(database: Database, name: str) -> list[dict[str, Any]]:
+    """Return the versions of a model, newest first: commit, when it came, and what replaced it.
+
+    Raises
+    ------
+    ModelNotFound
+        No commit that was published had such a model.
+    """
+    rows = await database.fetch_all(
+        """
+        SELECT p.revision AS commit, p.published_at, r.revision AS until_commit,
+               r.published_at AS until, v.blob_oid, v.package, v.description
+        FROM model_history AS h
+        JOIN model_versions AS v ON v.id = h.version_id
+        JOIN registry_publications AS p ON p.seq = h.from_seq
+        LEFT JOIN registry_publications AS r ON r.seq = h.until_seq
+        WHERE h.model_name = %(name)s ORDER BY h.from_seq DESC
+        """,
+        name=name,
+    )
+    if not rows:
+        publication = await latest_publication(database)
+        known = [] if publication is None else await model_names(database, publication)
+        raise ModelNotFound(name, get_close_matches(name, known, n=3, cutoff=0.5))
+    return rows
+
+
 async def find_publication(database: Database, commit: str) -> Publication:
     """Return the newest publication of a commit.
 

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from psycopg.types.json import Json
 
 from dissmodel_platform.database.pool import Connection, execute, fetch_all, fetch_one
+from dissmodel_platform.registry.catalog import PATH, CatalogSource, parse_catalog
 from dissmodel_platform.registry.problems import SpecProblem
-from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
+from dissmodel_platform.registry.snapshot import ModelReading, RegistryFile, SnapshotChange
+
+_MOST_KEYS = 100
+_ABSENT = object()
 
 
 @dataclass
 class Diff:
-    """What a publication did, by the models' names."""
+    """What a publication did, by the models' names; and which keys of a changed spec differ."""
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    changed_keys: dict[str, list[str]] = field(default_factory=dict)
 
 
-async def begin_publication(connection: Connection, change: SnapshotChange) -> int:
-    """Begin a publication and replace what is known of the commit's listing.
+async def begin_publication(
+    connection: Connection, change: SnapshotChange, *, reads_catalog: bool
+) -> int:
+    """Begin a publication and drop the problems that it will find anew.
+
+    Parameters
+    ----------
+    reads_catalog : bool
+        Whether the catalogue is read again, or is gone.
 
     Returns
     -------
@@ -41,10 +54,11 @@ async def begin_publication(connection: Connection, change: SnapshotChange) -> i
         """
         DELETE FROM registry_problems AS p
         WHERE p.path = ANY (%(paths)s)
-           OR NOT EXISTS (SELECT FROM unnest(%(present)s::text[]) AS f (name)
-                          WHERE p.path = 'models/' || f.name || '.toml')
+           OR (p.path <> 'catalog.yaml'
+               AND NOT EXISTS (SELECT FROM unnest(%(present)s::text[]) AS f (name)
+                               WHERE p.path = 'models/' || f.name || '.toml'))
         """,
-        paths=[file.path for file in change.changed],
+        paths=[file.path for file in change.changed] + ([PATH] if reads_catalog else []),
         present=list(change.present),
     )
     await _insert_problems(connection, change.problems, origin="listing")
@@ -59,6 +73,7 @@ async def publish_models(
     await _insert_problems(connection, problems, origin="content")
     await _insert_versions(connection, readings)
     good = [reading for reading in readings if reading.parsed.spec is not None]
+    diff.changed_keys |= await _changed_keys(connection, good)
     names = [reading.file.name for reading in good]
     oids = [reading.file.oid for reading in good]
     closed = await fetch_all(
@@ -111,6 +126,89 @@ async def withdraw_absent(
         present=list(present),
     )
     diff.removed += sorted(row["model_name"] for row in rows)
+
+
+async def publish_catalog(
+    connection: Connection, publication: int, catalog: RegistryFile | None, content: bytes | None
+) -> None:
+    """Publish the catalogue of data sets; a broken one keeps the last good one.
+
+    Parameters
+    ----------
+    catalog : RegistryFile or None
+        The file of the commit; ``None`` withdraws the catalogue.
+    content : bytes or None
+        The file's bytes; ``None`` where it has not changed since the published commit.
+    """
+    if catalog is None:
+        await _insert_catalog(connection, publication, None, {})
+    elif content is not None:
+        parsed = parse_catalog(content)
+        await _insert_problems(connection, parsed.problems, origin="content")
+        if parsed.sources is not None:
+            await _insert_catalog(connection, publication, catalog.oid, parsed.sources)
+
+
+async def _insert_catalog(
+    connection: Connection,
+    publication: int,
+    blob_oid: str | None,
+    sources: Mapping[str, CatalogSource],
+) -> None:
+    """Insert a version of the catalogue, unless the newest one is the same."""
+    await execute(
+        connection,
+        """
+        INSERT INTO catalogs (from_seq, blob_oid, sources)
+        SELECT %(seq)s, %(oid)s, %(sources)s
+        WHERE %(oid)s::text IS DISTINCT FROM
+              (SELECT blob_oid FROM catalogs ORDER BY from_seq DESC LIMIT 1)
+        """,
+        seq=publication,
+        oid=blob_oid,
+        sources=Json({name: asdict(source) for name, source in sources.items()}),
+    )
+
+
+async def _changed_keys(
+    connection: Connection, readings: Sequence[ModelReading]
+) -> dict[str, list[str]]:
+    """Compare specs with the versions that are served; new models are left out."""
+    rows = await fetch_all(
+        connection,
+        """
+        SELECT v.model_name, v.document
+        FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
+        WHERE h.until_seq IS NULL AND h.model_name = ANY (%(names)s)
+        """,
+        names=[reading.file.name for reading in readings],
+    )
+    served = {row["model_name"]: _leaves(row["document"]) for row in rows}
+    changed: dict[str, list[str]] = {}
+    for reading in readings:
+        spec, before = reading.parsed.spec, served.get(reading.file.name)
+        if spec is None or before is None:
+            continue
+        after = _leaves(spec.document)
+        keys = [
+            key
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+        ]
+        if keys:
+            changed[reading.file.name] = keys[:_MOST_KEYS]
+    return changed
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten tables into dotted keys; arrays are values."""
+    leaves: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
 
 
 async def count_problems(connection: Connection) -> int:

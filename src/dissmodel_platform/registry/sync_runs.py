@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
 
 CHANNEL = "registry_sync"
 """PostgreSQL channel on which a request wakes the sync process."""
 
+Outcome = Literal["published", "unchanged", "held", "failed"]
+
 
 @dataclass(frozen=True)
 class SyncRun:
-    """One look at the remote: what it found and what it published."""
+    """One look at the remote: what it found and what it published.
+
+    Attributes
+    ----------
+    old_commit, new_commit : str or None
+        What was served before, and what the remote serves now.
+    changed_keys : dict of str to list of str
+        For each changed model, the dotted keys of its spec that differ.
+    outcome : {"published", "unchanged", "held", "failed"}
+        What became of the new commit.
+    hold : str or None
+        Why it was held.
+    error : str or None
+        Why the run failed.
+    """
 
     id: UUID
     trigger: str
     old_commit: str | None
     new_commit: str | None
-    added: list[str]
-    changed: list[str]
-    removed: list[str]
-    problems: int
-    git_output: str
-    error: str | None
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    changed_keys: dict[str, list[str]] = field(default_factory=dict)
+    problems: int = 0
+    git_output: str = ""
+    outcome: Outcome = "unchanged"
+    hold: str | None = None
+    error: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
     @property
     def message(self) -> str:
         """What the run did, in one sentence."""
-        if self.error is not None:
+        if self.outcome == "failed":
             return f"The sync failed: {self.error}"
-        if self.new_commit == self.old_commit:
-            return f"Nothing new; commit {self.new_commit} is served."
+        if self.outcome == "held":
+            return (
+                f"Commit {self.new_commit} waits to be accepted, {self.old_commit} goes on being "
+                f"served: {self.hold} Accept it with `dissmodel-platform registry accept`."
+            )
+        if self.outcome == "unchanged":
+            return f"Nothing new; commit {self.old_commit} is served."
         return (
             f"Published commit {self.new_commit}: {len(self.added)} added, "
             f"{len(self.changed)} changed, {len(self.removed)} removed, {self.problems} problems."
@@ -100,7 +128,9 @@ async def finish_run(connection: Connection, run: SyncRun) -> None:
         UPDATE sync_runs
         SET finished_at = clock_timestamp(), old_commit = %(old)s, new_commit = %(new)s,
             added = %(added)s, changed = %(changed)s, removed = %(removed)s,
-            problems = %(problems)s, git_output = %(git_output)s, error = %(error)s
+            changed_keys = %(changed_keys)s, problems = %(problems)s,
+            git_output = %(git_output)s, outcome = %(outcome)s, hold = %(hold)s,
+            error = %(error)s
         WHERE id = %(id)s
         """,
         id=run.id,
@@ -110,8 +140,55 @@ async def finish_run(connection: Connection, run: SyncRun) -> None:
         changed=run.changed,
         removed=run.removed,
         problems=run.problems,
+        changed_keys=Jsonb(run.changed_keys),
         git_output=run.git_output,
+        outcome=run.outcome,
+        hold=run.hold,
         error=run.error,
+    )
+
+
+async def list_runs(database: Database, *, limit: int, before: str | None) -> list[SyncRun]:
+    """Return finished runs, newest first.
+
+    Parameters
+    ----------
+    before : str or None
+        Id of a run; only older ones are returned.
+    """
+    rows = await database.fetch_all(
+        """
+        SELECT * FROM sync_runs
+        WHERE finished_at IS NOT NULL
+          AND (%(before)s::uuid IS NULL
+               OR (started_at, id) < (SELECT started_at, id FROM sync_runs
+                                      WHERE id = %(before)s::uuid))
+        ORDER BY started_at DESC, id DESC LIMIT %(limit)s
+        """,
+        before=before,
+        limit=limit,
+    )
+    return [_run(row) for row in rows]
+
+
+async def forget_old_runs(database: Database, *, keep_days: float) -> int:
+    """Delete runs, and the deliveries that asked for them, that ended long ago.
+
+    The newest run that succeeded is kept, however old it is.
+    """
+    await database.execute(
+        "DELETE FROM webhook_deliveries"
+        " WHERE received_at < clock_timestamp() - make_interval(secs => %(seconds)s)",
+        seconds=keep_days * 86_400,
+    )
+    return await database.execute(
+        """
+        DELETE FROM sync_runs
+        WHERE finished_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+          AND id <> ALL (SELECT id FROM sync_runs WHERE error IS NULL
+                         ORDER BY finished_at DESC NULLS LAST LIMIT 1)
+        """,
+        seconds=keep_days * 86_400,
     )
 
 
@@ -129,15 +206,4 @@ async def last_runs(database: Database) -> dict[str, Any]:
 
 
 def _run(row: DictRow) -> SyncRun:
-    return SyncRun(
-        id=row["id"],
-        trigger=row["trigger"],
-        old_commit=row["old_commit"],
-        new_commit=row["new_commit"],
-        added=row["added"],
-        changed=row["changed"],
-        removed=row["removed"],
-        problems=row["problems"],
-        git_output=row["git_output"],
-        error=row["error"],
-    )
+    return SyncRun(**{name: row[name] for name in SyncRun.__dataclass_fields__})

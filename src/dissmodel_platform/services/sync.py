@@ -19,17 +19,29 @@ from dissmodel_platform.errors import (
     SyncTimeout,
 )
 from dissmodel_platform.experiments.queue import enqueue_builds
+from dissmodel_platform.registry.catalog import MAX_BYTES as MAX_CATALOG_BYTES
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
+from dissmodel_platform.registry.holds import (
+    OnRewrite,
+    hold,
+    is_accepted,
+    reason_to_hold,
+    release_holds,
+)
 from dissmodel_platform.registry.index import (
     Publication,
     latest_publication,
+    model_names,
+    published_catalog_oid,
     published_revisions,
 )
 from dissmodel_platform.registry.mirror import Mirror, MirrorState
+from dissmodel_platform.registry.mirror_reader import Relation
 from dissmodel_platform.registry.publishing import (
     Diff,
     begin_publication,
     count_problems,
+    publish_catalog,
     publish_models,
     withdraw_absent,
 )
@@ -111,12 +123,17 @@ class RegistrySync:
         Opened by the caller.
     mirror : Mirror
         Of the registry's repository.
+    on_rewrite : {"accept", "hold"}
+        What to do when the branch's history was rewritten.
     """
 
-    def __init__(self, database: Database, queue: App, mirror: Mirror) -> None:
+    def __init__(
+        self, database: Database, queue: App, mirror: Mirror, *, on_rewrite: OnRewrite = "accept"
+    ) -> None:
         self._database = database
         self._queue = queue
         self._mirror = mirror
+        self._on_rewrite: OnRewrite = on_rewrite
 
     async def run(self, trigger: str) -> SyncRun:
         """Look at the remote once and publish what is new.
@@ -128,17 +145,17 @@ class RegistrySync:
             published = await latest_publication(self._database)
             old = published.revision if published else None
             run_id = await begin_run(self._database, trigger, old)
-            run = SyncRun(run_id, trigger, old, old, [], [], [], 0, "", None)
+            run = SyncRun(run_id, trigger, old, old)
             try:
                 return await self._sync(run, published)
             except (RegistryError, OSError) as error:
                 output = getattr(error, "stderr_tail", "")
-                run = replace(run, error=str(error), git_output=output)
+                run = replace(run, outcome="failed", error=str(error), git_output=output)
             except DatabaseError:
                 raise
             except Exception as error:
                 log.exception("sync")
-                run = replace(run, error=f"{type(error).__name__}: {error}")
+                run = replace(run, outcome="failed", error=f"{type(error).__name__}: {error}")
             async with self._database.transaction() as connection:
                 await finish_run(connection, run)
             log.warning("sync failed: %s", run.error)
@@ -198,24 +215,69 @@ class RegistrySync:
     async def _publish(self, run: SyncRun, state: MirrorState) -> SyncRun:
         base = Revision(run.old_commit) if run.old_commit else None
         change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
+        reason = await self._reason_to_hold(change)
+        if reason is not None:
+            return await self._hold(run, state.revision, reason)
         await asyncio.to_thread(self._mirror.keep, state.revision)
+        catalog = await self._changed_catalog(change)
         diff = Diff()
         async with self._database.transaction() as connection:
-            publication = await begin_publication(connection, change)
+            publication = await begin_publication(
+                connection, change, reads_catalog=change.catalog is None or catalog is not None
+            )
             await self._publish_models(connection, publication, change, diff)
+            await publish_catalog(connection, publication, change.catalog, catalog)
             await withdraw_absent(connection, publication, change.present, diff)
+            await release_holds(connection)
             if diff.added or diff.changed:
                 await enqueue_builds(self._queue, connection, publication)
             run = replace(
                 run,
-                added=diff.added,
-                changed=diff.changed,
-                removed=diff.removed,
+                outcome="published",
                 problems=await count_problems(connection),
+                **vars(diff),
             )
             await finish_run(connection, run)
         log.info("%s", run.message)
         return run
+
+    async def _reason_to_hold(self, change: SnapshotChange) -> str | None:
+        if await is_accepted(self._database, change.revision):
+            return None
+        published = await latest_publication(self._database)
+        if published is None:
+            return None
+        served = frozenset(await model_names(self._database, published))
+        relation = await asyncio.to_thread(self._relation, published.revision, change.revision)
+        return reason_to_hold(change, served, relation, self._on_rewrite)
+
+    def _relation(self, old: Revision, new: Revision) -> Relation:
+        """Compare two commits; one that a rebuilt mirror could not bring back was rewritten."""
+        if not self._mirror.has_commit(old):
+            return Relation.REWRITE
+        return self._mirror.relation(old, new)
+
+    async def _hold(self, run: SyncRun, revision: Revision, reason: str) -> SyncRun:
+        """Keep serving the published commit; the mirror keeps the one that waits."""
+        await asyncio.to_thread(self._mirror.keep, revision)
+        async with self._database.transaction() as connection:
+            await hold(connection, revision, reason)
+            run = replace(
+                run, outcome="held", hold=reason, problems=await count_problems(connection)
+            )
+            await finish_run(connection, run)
+        log.warning("%s", run.message)
+        return run
+
+    async def _changed_catalog(self, change: SnapshotChange) -> bytes | None:
+        """Read the catalogue, unless it is the published one or too large to be read."""
+        file = change.catalog
+        if file is None or file.oid == await published_catalog_oid(self._database):
+            return None
+        blobs = await asyncio.to_thread(
+            lambda: list(self._mirror.read_blobs([file.oid], max_bytes=MAX_CATALOG_BYTES + 1))
+        )
+        return blobs[0].data or b"#" * (MAX_CATALOG_BYTES + 1)
 
     async def _publish_models(
         self, connection: Connection, publication: int, change: SnapshotChange, diff: Diff

@@ -1,0 +1,141 @@
+"""Commits that wait for an administrator instead of being published by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
+from dissmodel_platform.errors import RevisionNotFound
+from dissmodel_platform.registry.mirror_reader import Relation
+from dissmodel_platform.registry.snapshot import SnapshotChange
+from dissmodel_platform.types import Revision
+
+OnRewrite = Literal["accept", "hold"]
+
+FEWEST_WITHDRAWN = 5
+"""Withdrawing fewer models than this is never held."""
+
+NO_MODELS = "no-models-directory"
+"""Code of the problem of a commit without ``models/``."""
+
+LARGEST_SHARE = 0.3
+"""Share of the served models that one commit may withdraw by itself."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A commit that waits, and why."""
+
+    revision: Revision
+    reason: str
+    held_at: datetime
+
+
+def reason_to_hold(
+    change: SnapshotChange,
+    served: frozenset[str],
+    relation: Relation | None,
+    on_rewrite: OnRewrite,
+) -> str | None:
+    """Say why a commit should not be published by itself.
+
+    Parameters
+    ----------
+    change : SnapshotChange
+        The commit.
+    served : frozenset of str
+        Names of the models that are served now.
+    relation : Relation or None
+        How the commit stands to the published one; ``None`` before the first publication.
+    on_rewrite : {"accept", "hold"}
+        What the operator wants of a history that was rewritten.
+    """
+    withdrawn = served - change.present
+    if served and any(problem.code == NO_MODELS for problem in change.problems):
+        return "The commit has no models/ directory, so it would withdraw every model."
+    if len(withdrawn) >= FEWEST_WITHDRAWN and len(withdrawn) > LARGEST_SHARE * len(served):
+        return f"The commit would withdraw {len(withdrawn)} of {len(served)} models at once."
+    if on_rewrite == "hold" and relation in (Relation.REWRITE, Relation.REWIND):
+        return (
+            "The branch's history was rewritten (PLATFORM_REGISTRY_ON_REWRITE=hold): the commit "
+            "does not follow the published one."
+        )
+    return None
+
+
+async def is_accepted(database: Database, revision: Revision) -> bool:
+    """Say whether an administrator has accepted a held commit."""
+    row = await database.fetch_one(
+        "SELECT accepted_at FROM registry_holds WHERE revision = %(revision)s", revision=revision
+    )
+    return row is not None and row["accepted_at"] is not None
+
+
+async def hold(connection: Connection, revision: Revision, reason: str) -> None:
+    """Note that a commit waits; others that wait and were not accepted wait no more."""
+    await execute(
+        connection,
+        "DELETE FROM registry_holds WHERE accepted_at IS NULL AND revision <> %(revision)s",
+        revision=revision,
+    )
+    await execute(
+        connection,
+        """
+        INSERT INTO registry_holds (revision, reason) VALUES (%(revision)s, %(reason)s)
+        ON CONFLICT (revision) DO UPDATE SET reason = excluded.reason
+        """,
+        revision=revision,
+        reason=reason,
+    )
+
+
+async def release_holds(connection: Connection) -> None:
+    """Forget what waited: another commit is published."""
+    await execute(connection, "DELETE FROM registry_holds WHERE accepted_at IS NULL")
+
+
+async def waiting_hold(database: Database) -> Hold | None:
+    """Return the commit that waits, if one does."""
+    row = await database.fetch_one(
+        "SELECT * FROM registry_holds WHERE accepted_at IS NULL ORDER BY held_at DESC LIMIT 1"
+    )
+    return None if row is None else Hold(Revision(row["revision"]), row["reason"], row["held_at"])
+
+
+async def accept(database: Database, commit: str | None, *, accepted_by: str) -> Revision:
+    """Accept the commit that waits; the next sync publishes it.
+
+    Parameters
+    ----------
+    commit : str or None
+        At least 7 digits of the commit that is meant, so that no other one is accepted by mistake;
+        ``None``: the one that waits.
+
+    Raises
+    ------
+    RevisionNotFound
+        No such commit waits.
+    """
+    async with database.transaction() as connection:
+        row = await fetch_one(
+            connection,
+            """
+            UPDATE registry_holds
+            SET accepted_at = clock_timestamp(), accepted_by = %(by)s
+            WHERE accepted_at IS NULL
+              AND (%(commit)s::text IS NULL
+                   OR (length(%(commit)s) >= 7 AND starts_with(revision, %(commit)s)))
+            RETURNING revision
+            """,
+            commit=commit.strip().lower() if commit else None,
+            by=accepted_by,
+        )
+    if row is None:
+        raise RevisionNotFound(
+            f"No commit {commit} is waiting to be accepted."
+            if commit
+            else "No commit is waiting to be accepted."
+        )
+    return Revision(row["revision"])
