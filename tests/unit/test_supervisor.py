@@ -228,7 +228,7 @@ def test_a_role_that_keeps_dying_waits_longer_each_time(
     supervisor.terminate()
     assert supervisor.wait(30) == 0
     ended = journal.lines("ended", "worker")
-    assert {code for *_, code in ended} == {3}
+    assert [code for *_, code in ended[:4]] == [3, 3, 3, 3]  # the fifth may have been stopped
     assert len({pid for _, _, pid, _ in ended}) == len(ended)
     wait_until(lambda: not any(map(is_running, journal.pids())), "all children have ended")
 
