@@ -48,6 +48,39 @@ class Settings(BaseSettings):
     configs_sync_interval: Annotated[float, _known_as("CONFIGS_SYNC_INTERVAL")] = 900.0
     """Seconds between two looks at the remote (jitter of a tenth is added)."""
 
+    registry_on_rewrite: Literal["accept", "hold"] = "accept"
+    """What to do when the branch's history was rewritten: publish, or wait for an administrator."""
+
+    registry_token: SecretStr | None = None
+    """Access token for a private registry over https."""
+
+    registry_token_file: Path | None = None
+    """File that holds the access token instead."""
+
+    registry_ssh_key: Path | None = None
+    """Private key for a private registry over ssh; unset: the keys of the agent."""
+
+    registry_known_hosts: Path | None = None
+    """Keys of the ssh hosts that are trusted; unset: the user's own file."""
+
+    registry_require_signature: bool = False
+    """Whether only commits are published that a trusted key has signed."""
+
+    registry_allowed_signers: Path | None = None
+    """SSH keys whose signatures count (ssh-keygen's allowed-signers file)."""
+
+    registry_keyring: Path | None = None
+    """OpenPGP keys whose signatures count, as `gpg --export` writes them."""
+
+    registry_history_days: float = Field(default=90.0, gt=0)
+    """Days for which ended syncs are kept."""
+
+    registry_stale_seconds: float = Field(default=0.0, ge=0)
+    """Seconds without a successful sync after which `/health` gives a reason; 0: four intervals."""
+
+    webhook_secret: SecretStr | None = None
+    """Secret that the forge signs its webhooks with; unset: webhooks are refused."""
+
     database_url: Annotated[SecretStr | None, _known_as("DATABASE_URL")] = None
     """PostgreSQL address; unset: the embedded server below ``home``."""
 

@@ -10,7 +10,6 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from dissmodel_platform import __version__
 from dissmodel_platform.api import (
-    admin,
     data,
     downloads,
     experiments,
@@ -18,6 +17,8 @@ from dissmodel_platform.api import (
     jobs,
     models,
     problems,
+    registry,
+    webhooks,
 )
 from dissmodel_platform.api.context import open_context
 from dissmodel_platform.api.guard import KeyGuard
@@ -51,6 +52,6 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=["Content-Range", "Content-Length", "Accept-Ranges", "ETag"],
     )
     problems.install(app)
-    for part in (jobs, models, experiments, data, downloads, admin, health, home):
+    for part in (jobs, models, experiments, registry, data, downloads, webhooks, health, home):
         app.include_router(part.router)
     return app

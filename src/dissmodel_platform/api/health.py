@@ -14,6 +14,7 @@ from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Parts, requires
 from dissmodel_platform.api.schemas import Health
 from dissmodel_platform.errors import DatabaseError, StorageError
+from dissmodel_platform.registry.holds import waiting_hold
 from dissmodel_platform.registry.index import latest_publication
 from dissmodel_platform.registry.sync_runs import last_runs
 from dissmodel_platform.services.metrics import render_metrics
@@ -38,11 +39,22 @@ async def health(parts: Parts) -> Response:
         async with asyncio.timeout(_DATABASE_SECONDS):
             publication = await latest_publication(parts.database)
             runs = await last_runs(parts.database)
+            held = await waiting_hold(parts.database)
         last_success = runs["last_success"]
         if publication is None:
             reasons.append("No commit of the registry has been published yet.")
         else:
             commit = publication.revision
+        if held is not None:
+            reasons.append(
+                f"Commit {held.revision} waits to be accepted: {held.reason} Accept it with "
+                f"`dissmodel-platform registry accept`."
+            )
+        if runs["age_seconds"] is not None and runs["age_seconds"] > _stale_after(parts):
+            reasons.append(
+                f"The registry was last synced {runs['age_seconds'] / 60:.0f} minutes ago; is the "
+                f"sync process running?"
+            )
         if runs["error"]:
             reasons.append(f"The last registry sync failed: {runs['error']}")
     except DatabaseError as error:
@@ -67,6 +79,12 @@ async def health(parts: Parts) -> Response:
         missing_walls=list(parts.walls.missing),
     )
     return JSONResponse(body.model_dump(mode="json"), status_code=200 if reachable else 503)
+
+
+def _stale_after(parts: Parts) -> float:
+    """Return the age of the last successful sync, in seconds, from which on it is worth a word."""
+    settings = parts.settings
+    return settings.registry_stale_seconds or 4 * settings.configs_sync_interval
 
 
 @router.head("/health", summary="Whether the platform works, in the status alone")

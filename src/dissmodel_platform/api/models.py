@@ -11,9 +11,9 @@ from dissmodel_platform.api.context import Context, Parts, requires
 from dissmodel_platform.api.schemas import (
     Model,
     ModelDetail,
+    ModelHistory,
     ModelPage,
-    RegistryProblem,
-    RegistryProblems,
+    ModelVersion,
     Text,
 )
 from dissmodel_platform.errors import ModelNotFound
@@ -87,10 +87,10 @@ async def get_model(
     )
 
 
-@router.get("/registry/problems", summary="What is wrong with the registry's files")
-async def registry_problems(
-    parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]
-) -> RegistryProblems:
-    """Return path, line, column, code and a sentence for each problem of the served commit."""
-    rows = await index.list_problems(parts.database)
-    return RegistryProblems(problems=[RegistryProblem(**row) for row in rows])
+@router.get("/models/{name}/history", summary="The versions of a model")
+async def get_model_history(
+    name: Text, parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]
+) -> ModelHistory:
+    """Return the commits that brought and replaced each version; any of them can be run again."""
+    rows = await index.model_history(parts.database, name)
+    return ModelHistory(model_name=name, versions=[ModelVersion(**row) for row in rows])

@@ -154,12 +154,81 @@ class SyncAnswer(BaseModel):
     message: str
     git_output: str
     run_id: str
+    trigger: str
+    outcome: Literal["published", "unchanged", "held", "failed"]
+    hold: str | None = Field(description="Why the new commit waits to be accepted.")
+    error: str | None
     old_commit: str | None
     new_commit: str | None
     added: list[str]
     changed: list[str]
     removed: list[str]
+    changed_keys: dict[str, list[str]] = Field(
+        description="For each changed model, the keys of its spec that differ."
+    )
     problems: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_seconds: float | None
+
+
+class RegistrySyncs(BaseModel):
+    """Ended syncs, newest first."""
+
+    syncs: list[SyncAnswer]
+
+
+class AcceptRequest(BaseModel):
+    """Which held commit is meant."""
+
+    commit: str | None = Field(
+        default=None,
+        min_length=7,
+        max_length=64,
+        description="At least 7 digits of the commit that waits; any that waits by default.",
+    )
+
+
+class Accepted(BaseModel):
+    """The commit that was accepted, and the sync that followed."""
+
+    accepted_commit: str
+    sync: SyncAnswer
+
+
+class Catalog(BaseModel):
+    """The registry's data sets by name, at a commit."""
+
+    commit: str | None
+    sources: dict[str, dict[str, Any]]
+
+
+class WebhookAnswer(BaseModel):
+    """Whether a webhook leads to a sync."""
+
+    message: str
+    syncing: bool
+
+
+class ModelVersion(BaseModel):
+    """A version of a model: the commit that brought it, and the one that replaced it."""
+
+    commit: str
+    published_at: datetime
+    until_commit: str | None
+    until: datetime | None
+    blob_oid: str
+    package: str | None
+    description: str
+
+
+class ModelHistory(BaseModel):
+    """The versions of a model, newest first."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+    versions: list[ModelVersion]
 
 
 class RegistryProblem(BaseModel):

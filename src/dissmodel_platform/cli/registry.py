@@ -18,7 +18,7 @@ from dissmodel_platform.errors import RegistryError
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.registry.index import latest_publication, list_problems, model_names
 from dissmodel_platform.registry.sync_runs import SyncRun
-from dissmodel_platform.services.sync import RegistrySync, open_mirror
+from dissmodel_platform.services.sync import open_mirror, open_sync
 from dissmodel_platform.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -42,7 +42,7 @@ def sync(
     """
     settings = role_settings("sync")
     if watch:
-        run_until_stopped(lambda stop: _watch(settings, stop))
+        run_until_stopped(lambda stop: _watch(settings, stop), settings)
         return
     run = asyncio.run(_sync_once(settings))
     if run.error is not None:
@@ -83,7 +83,7 @@ async def _watch(settings: Settings, stop: asyncio.Event) -> None:
     try:
         queue = await open_queue(database)
         syncing = asyncio.create_task(
-            RegistrySync(database, queue, mirror).watch(stop, settings.configs_sync_interval)
+            open_sync(database, queue, mirror, settings).watch(stop, settings.configs_sync_interval)
         )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({syncing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +99,8 @@ async def _sync_once(settings: Settings) -> SyncRun:
     mirror = open_mirror(settings)
     database = await _open(settings)
     try:
-        return await RegistrySync(database, await open_queue(database), mirror).run("command")
+        queue = await open_queue(database)
+        return await open_sync(database, queue, mirror, settings).run("command")
     finally:
         await database.close()
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dissmodel_platform.errors import RegistryError, RevisionNotFound
 from dissmodel_platform.registry.git import Git, GitOutput
+from dissmodel_platform.registry.signatures import SignaturePolicy, check_signature
 from dissmodel_platform.types import Revision
 
 MODELS = b"models"
@@ -122,6 +123,16 @@ class MirrorReader:
         if base == old:
             return Relation.FAST_FORWARD
         return Relation.REWIND if base == new else Relation.REWRITE
+
+    def verify(self, revision: Revision, policy: SignaturePolicy) -> None:
+        """Refuse a commit without a good signature of a trusted key.
+
+        Raises
+        ------
+        UntrustedCommit
+            Says what git said of the signature.
+        """
+        check_signature(self._git, self.directory, revision, policy)
 
     def entries(self, revision: Revision) -> list[TreeEntry]:
         """List ``catalog.yaml`` and the direct children of ``models/``.

@@ -53,6 +53,13 @@ class SyncRun:
     finished_at: datetime | None = None
 
     @property
+    def duration_seconds(self) -> float | None:
+        """How long an ended run took."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
     def message(self) -> str:
         """What the run did, in one sentence."""
         if self.outcome == "failed":
@@ -193,12 +200,15 @@ async def forget_old_runs(database: Database, *, keep_days: float) -> int:
 
 
 async def last_runs(database: Database) -> dict[str, Any]:
-    """Return when a sync last succeeded and, if the last one failed, why."""
+    """Return when a sync last succeeded, how long ago, and, if the last one failed, why."""
     row = await database.fetch_one(
         """
-        SELECT (SELECT max(finished_at) FROM sync_runs WHERE error IS NULL) AS last_success,
+        SELECT s.last_success,
+               extract(epoch FROM clock_timestamp() - s.last_success)::float8 AS age_seconds,
                (SELECT error FROM sync_runs WHERE finished_at IS NOT NULL
                 ORDER BY finished_at DESC LIMIT 1) AS error
+        FROM (SELECT max(finished_at) AS last_success FROM sync_runs
+              WHERE error IS NULL) AS s
         """
     )
     assert row is not None

@@ -43,7 +43,9 @@ async def _registry(database: Database, registry: CollectorRegistry) -> None:
         SELECT (SELECT count(*) FROM model_history WHERE until_seq IS NULL) AS models,
                (SELECT count(*) FROM registry_problems) AS problems,
                (SELECT extract(epoch FROM max(finished_at)) FROM sync_runs WHERE error IS NULL)
-                   AS last_success
+                   AS last_success,
+               (SELECT count(*) FROM registry_holds WHERE accepted_at IS NULL) AS held,
+               (SELECT count(*) FROM sync_runs WHERE outcome = 'failed') AS failed
         """
     )
     environments = await database.fetch_all(
@@ -59,6 +61,12 @@ async def _registry(database: Database, registry: CollectorRegistry) -> None:
         "When a sync last succeeded (0: never)",
         registry=registry,
     ).set(float(row["last_success"] or 0))
+    Gauge(
+        "dissmodel_registry_held", "Whether a commit waits to be accepted", registry=registry
+    ).set(row["held"])
+    Gauge(
+        "dissmodel_registry_failed_syncs", "Failed syncs in the history kept", registry=registry
+    ).set(row["failed"])
     states = Gauge("dissmodel_environments", "Environments by state", ["state"], registry=registry)
     for environment in environments:
         states.labels(environment["state"]).set(environment["n"])

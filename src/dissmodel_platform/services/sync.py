@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 
 from procrastinate import App
+from pydantic import SecretStr
 
 from dissmodel_platform.database.pool import Connection, Database, Listener
 from dissmodel_platform.errors import (
@@ -20,6 +21,7 @@ from dissmodel_platform.errors import (
 )
 from dissmodel_platform.experiments.queue import enqueue_builds
 from dissmodel_platform.registry.catalog import MAX_BYTES as MAX_CATALOG_BYTES
+from dissmodel_platform.registry.git_config import GitCredentials
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
 from dissmodel_platform.registry.holds import (
     OnRewrite,
@@ -45,6 +47,7 @@ from dissmodel_platform.registry.publishing import (
     publish_models,
     withdraw_absent,
 )
+from dissmodel_platform.registry.signatures import SignaturePolicy
 from dissmodel_platform.registry.snapshot import SnapshotChange, read_models, read_snapshot
 from dissmodel_platform.registry.sync_runs import (
     CHANNEL,
@@ -52,6 +55,7 @@ from dissmodel_platform.registry.sync_runs import (
     answer_to,
     begin_run,
     finish_run,
+    forget_old_runs,
     request_sync,
     waiting_requests,
 )
@@ -85,7 +89,40 @@ def open_mirror(settings: Settings) -> Mirror:
         settings.configs_repo,
         settings.configs_branch,
         allow_local=settings.allow_local_registry,
+        credentials=GitCredentials(
+            token=_token(settings),
+            ssh_key=settings.registry_ssh_key,
+            known_hosts=settings.registry_known_hosts,
+        ),
     )
+
+
+def _token(settings: Settings) -> SecretStr | None:
+    if settings.registry_token_file is None:
+        return settings.registry_token
+    if settings.registry_token is not None:
+        raise SettingsError(
+            "Set PLATFORM_REGISTRY_TOKEN or PLATFORM_REGISTRY_TOKEN_FILE, not both."
+        )
+    try:
+        return SecretStr(settings.registry_token_file.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"PLATFORM_REGISTRY_TOKEN_FILE={settings.registry_token_file} cannot be read: {error}."
+        ) from error
+
+
+def signature_policy(settings: Settings) -> SignaturePolicy | None:
+    """Return whose signatures count, or ``None`` where none are asked for.
+
+    Raises
+    ------
+    SettingsError
+        Signatures are asked for, and no usable list of signers is named.
+    """
+    if not settings.registry_require_signature:
+        return None
+    return SignaturePolicy(settings.registry_allowed_signers, settings.registry_keyring)
 
 
 async def ask_for_sync(
@@ -114,6 +151,24 @@ async def ask_for_sync(
     return run
 
 
+def open_sync(database: Database, queue: App, mirror: Mirror, settings: Settings) -> RegistrySync:
+    """Return the sync that the settings ask for.
+
+    Raises
+    ------
+    SettingsError
+        Settings contradict each other.
+    """
+    return RegistrySync(
+        database,
+        queue,
+        mirror,
+        on_rewrite=settings.registry_on_rewrite,
+        signatures=signature_policy(settings),
+        history_days=settings.registry_history_days,
+    )
+
+
 class RegistrySync:
     """The one writer of the mirror and of the published registry.
 
@@ -125,15 +180,28 @@ class RegistrySync:
         Of the registry's repository.
     on_rewrite : {"accept", "hold"}
         What to do when the branch's history was rewritten.
+    signatures : SignaturePolicy, optional
+        Whose signature a commit needs.
+    history_days : float
+        How long ended runs are kept.
     """
 
     def __init__(
-        self, database: Database, queue: App, mirror: Mirror, *, on_rewrite: OnRewrite = "accept"
+        self,
+        database: Database,
+        queue: App,
+        mirror: Mirror,
+        *,
+        on_rewrite: OnRewrite = "accept",
+        signatures: SignaturePolicy | None = None,
+        history_days: float = 90.0,
     ) -> None:
         self._database = database
         self._queue = queue
         self._mirror = mirror
         self._on_rewrite: OnRewrite = on_rewrite
+        self._signatures = signatures
+        self._history_days = history_days
 
     async def run(self, trigger: str) -> SyncRun:
         """Look at the remote once and publish what is new.
@@ -168,6 +236,7 @@ class RegistrySync:
         async with self._database.listen(CHANNEL) as listener:
             while trigger is not None:
                 run = await self.run(trigger)
+                await forget_old_runs(self._database, keep_days=self._history_days)
                 failures = failures + 1 if run.error else 0
                 pause = _pause_seconds(interval_seconds, failures)
                 trigger = await self._next_trigger(listener, stop, pause)
@@ -214,6 +283,8 @@ class RegistrySync:
 
     async def _publish(self, run: SyncRun, state: MirrorState) -> SyncRun:
         base = Revision(run.old_commit) if run.old_commit else None
+        if self._signatures is not None:
+            await asyncio.to_thread(self._mirror.verify, state.revision, self._signatures)
         change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
         reason = await self._reason_to_hold(change)
         if reason is not None:
@@ -239,6 +310,7 @@ class RegistrySync:
             )
             await finish_run(connection, run)
         log.info("%s", run.message)
+        await asyncio.to_thread(self._mirror.maintain)
         return run
 
     async def _reason_to_hold(self, change: SnapshotChange) -> str | None:

@@ -1,0 +1,96 @@
+"""The registry itself: its problems, its syncs, its catalogue of data sets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+
+from dissmodel_platform.access.keys import Caller, Scope
+from dissmodel_platform.api.context import Parts, requires
+from dissmodel_platform.api.schemas import (
+    Accepted,
+    AcceptRequest,
+    Catalog,
+    RegistryProblem,
+    RegistryProblems,
+    RegistrySyncs,
+    SyncAnswer,
+)
+from dissmodel_platform.registry import holds, index, sync_runs
+from dissmodel_platform.services.sync import ask_for_sync
+
+router = APIRouter(tags=["registry"])
+
+
+@router.get("/registry/problems", summary="What is wrong with the registry's files")
+async def registry_problems(
+    parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]
+) -> RegistryProblems:
+    """Return path, line, column, code and a sentence for each problem of the served commit."""
+    rows = await index.list_problems(parts.database)
+    return RegistryProblems(problems=[RegistryProblem(**row) for row in rows])
+
+
+@router.get("/registry/syncs", summary="What the last syncs found")
+async def registry_syncs(
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.READ))],
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    before: Annotated[UUID | None, Query(description="Run id; only older ones.")] = None,
+) -> RegistrySyncs:
+    """Return ended syncs, newest first: trigger, commits, changes by model, problems, errors."""
+    runs = await sync_runs.list_runs(
+        parts.database, limit=limit, before=str(before) if before else None
+    )
+    return RegistrySyncs(syncs=[sync_answer(run) for run in runs])
+
+
+@router.get("/catalog", summary="Data sets that the registry names")
+async def catalog(
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.READ))],
+    commit: Annotated[str | None, Query(description="A published commit; the newest.")] = None,
+) -> Catalog:
+    """Return the sources by name; ``catalog:NAME`` as an ``input_dataset`` refers to one."""
+    publication = (
+        await index.find_publication(parts.database, commit)
+        if commit
+        else await index.latest_publication(parts.database)
+    )
+    if publication is None:
+        return Catalog(commit=None, sources={})
+    sources: dict[str, Any] = await index.get_catalog(parts.database, publication)
+    return Catalog(commit=publication.revision, sources=sources)
+
+
+@router.post("/admin/sync", summary="Sync the registry now", tags=["administration"])
+async def sync(parts: Parts, _: Annotated[Caller, Depends(requires(Scope.ADMIN))]) -> SyncAnswer:
+    """Wait until the sync process has looked at the remote, and say what changed.
+
+    Never answers a success when git failed.
+    """
+    return sync_answer(await ask_for_sync(parts.database, "api"))
+
+
+@router.post("/admin/registry/accept", summary="Publish a held commit", tags=["administration"])
+async def accept(
+    body: AcceptRequest,
+    parts: Parts,
+    caller: Annotated[Caller, Depends(requires(Scope.ADMIN))],
+) -> Accepted:
+    """Accept the commit that waits, and sync."""
+    revision = await holds.accept(parts.database, body.commit, accepted_by=caller.name)
+    run = await ask_for_sync(parts.database, "accept")
+    return Accepted(accepted_commit=revision, sync=sync_answer(run))
+
+
+def sync_answer(run: sync_runs.SyncRun) -> SyncAnswer:
+    """Return a run as the API shows it."""
+    return SyncAnswer(
+        message=run.message,
+        run_id=str(run.id),
+        duration_seconds=run.duration_seconds,
+        **{name: value for name, value in vars(run).items() if name != "id"},
+    )

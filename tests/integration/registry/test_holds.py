@@ -1,0 +1,132 @@
+"""A commit that would do much harm at once waits for an administrator."""
+
+from __future__ import annotations
+
+import pytest
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import RevisionNotFound
+from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.registry.holds import OnRewrite, accept, waiting_hold
+from dissmodel_platform.registry.index import latest_publication, model_names
+from dissmodel_platform.services.sync import RegistrySync
+from tests.integration.registry.conftest import MakeMirror, Registry
+
+pytestmark = pytest.mark.anyio
+
+TEN = [f"model_{number}" for number in range(10)]
+
+
+@pytest.fixture
+async def queue(database: Database) -> App:
+    return await open_queue(database)
+
+
+def make_sync(
+    database: Database, queue: App, make_mirror: MakeMirror, on_rewrite: OnRewrite = "accept"
+) -> RegistrySync:
+    return RegistrySync(database, queue, make_mirror(), on_rewrite=on_rewrite)
+
+
+def files(registry: Registry, names: list[str], value: int = 1) -> dict[str, str]:
+    return {f"{name}.toml": registry.model(name, value) for name in names}
+
+
+async def served(database: Database) -> list[str]:
+    publication = await latest_publication(database)
+    assert publication is not None
+    return await model_names(database, publication)
+
+
+async def test_withdrawing_many_models_at_once_waits_until_it_is_accepted(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    first = registry.commit(files(registry, TEN))
+    await sync.run("test")
+    second = registry.commit(files(registry, TEN[:5]))
+    run = await sync.run("test")
+    assert (run.outcome, run.old_commit, run.new_commit) == ("held", first, second)
+    assert "registry accept" in run.message
+    assert await served(database) == TEN
+    assert (await sync.run("test")).outcome == "held", "it is not published by trying again"
+
+    hold = await waiting_hold(database)
+    assert hold is not None
+    assert (hold.revision, "5 of 10" in hold.reason) == (second, True)
+    with pytest.raises(RevisionNotFound):
+        await accept(database, first[:12], accepted_by="somebody")
+    assert await accept(database, second[:12], accepted_by="somebody") == second
+    run = await sync.run("test")
+    assert (run.outcome, run.removed) == ("published", TEN[5:])
+    assert await waiting_hold(database) is None
+
+
+async def test_withdrawing_few_or_a_small_share_is_not_held(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    twenty = [f"m{number:02}" for number in range(20)]
+    registry.commit(files(registry, twenty))
+    await sync.run("test")
+    registry.commit(files(registry, twenty[6:]))
+    assert (await sync.run("test")).outcome == "published", "6 of 20 are no more than 30 %"
+    registry.commit(files(registry, twenty[10:]))
+    assert (await sync.run("test")).outcome == "published", "4 are fewer than 5"
+
+
+async def test_a_later_commit_that_mends_it_is_published_by_itself(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    registry.commit(files(registry, TEN))
+    await sync.run("test")
+    registry.commit(files(registry, TEN[:1]))
+    assert (await sync.run("test")).outcome == "held"
+    registry.commit(files(registry, TEN, value=2))
+    run = await sync.run("test")
+    assert (run.outcome, run.changed) == ("published", TEN)
+    assert await waiting_hold(database) is None
+
+
+async def test_a_commit_without_a_models_directory_withdraws_nothing_by_itself(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    registry.commit(files(registry, ["only"]))
+    await sync.run("test")
+    registry.commit_tree([(registry.FILE, b"README.md", b"nothing left")])
+    run = await sync.run("test")
+    assert run.outcome == "held"
+    assert "models/" in str(run.hold)
+    assert await served(database) == ["only"]
+
+
+async def test_an_empty_registry_is_published_at_first(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    registry.commit_tree([(registry.FILE, b"README.md", b"to be filled")])
+    run = await make_sync(database, queue, make_mirror).run("test")
+    assert (run.outcome, run.problems) == ("published", 1)
+    assert await served(database) == []
+
+
+@pytest.mark.parametrize(("on_rewrite", "outcome"), [("accept", "published"), ("hold", "held")])
+async def test_a_rewritten_history_is_what_the_operator_says(
+    database: Database,
+    queue: App,
+    registry: Registry,
+    make_mirror: MakeMirror,
+    on_rewrite: OnRewrite,
+    outcome: str,
+) -> None:
+    sync = make_sync(database, queue, make_mirror, on_rewrite)
+    first = registry.commit(files(registry, ["a"]))
+    await sync.run("test")
+    registry.commit(files(registry, ["a"], value=2))
+    assert (await sync.run("test")).outcome == "published", "this one follows the first"
+    registry.commit(files(registry, ["a"], value=3), parent=None)
+    assert (await sync.run("test")).outcome == outcome
+    registry.reset(first)
+    assert (await sync.run("test")).outcome == outcome
