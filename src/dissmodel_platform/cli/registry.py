@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -16,8 +17,9 @@ from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import RegistryError
 from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.registry.holds import accept
 from dissmodel_platform.registry.index import latest_publication, list_problems, model_names
-from dissmodel_platform.registry.sync_runs import SyncRun
+from dissmodel_platform.registry.sync_runs import SyncRun, list_runs
 from dissmodel_platform.services.sync import open_mirror, open_sync
 from dissmodel_platform.settings import Settings, load_settings
 
@@ -62,14 +64,43 @@ def status(as_json: AsJson = False) -> None:
     """
     settings = load_settings()
     configure_logging(settings, "registry")
-    commit, names, problems = asyncio.run(_status(with_database(settings)))
+    found = asyncio.run(_status(with_database(settings)))
     if as_json:
-        typer.echo(json.dumps({"commit": commit, "models": names, "problems": problems}, indent=2))
+        typer.echo(json.dumps(vars(found), indent=2, default=str))
         return
-    typer.echo(f"commit: {commit or 'none published yet'}")
-    typer.echo(f"models: {len(names)}")
-    if problems:
-        print_table(("file", "line", "severity", "problem"), map(_row, problems))
+    typer.echo(f"commit: {found.commit or 'none published yet'}")
+    typer.echo(f"models: {found.models}")
+    if found.last_sync is not None:
+        typer.echo(f"last sync: {found.last_sync['at']}, {found.last_sync['message']}")
+    if found.problems:
+        print_table(("file", "line", "severity", "problem"), map(_row, found.problems))
+
+
+@app.command("accept")
+def accept_commit(
+    commit: Annotated[
+        str | None, typer.Argument(help="At least 7 digits of the commit that waits.")
+    ] = None,
+) -> None:
+    """Publish a commit that waits to be accepted.
+
+    Example: dissmodel-platform registry accept 1f3a9c2
+    """
+    settings = role_settings("registry")
+    run = asyncio.run(_accept(settings, commit))
+    if run.error is not None:
+        raise RegistryError(run.message)
+    typer.echo(run.message)
+
+
+@dataclass(frozen=True)
+class _Status:
+    """What `registry status` shows."""
+
+    commit: str | None
+    models: int
+    problems: list[dict[str, Any]]
+    last_sync: dict[str, str] | None
 
 
 def _row(problem: dict[str, Any]) -> tuple[str, ...]:
@@ -105,14 +136,26 @@ async def _sync_once(settings: Settings) -> SyncRun:
         await database.close()
 
 
-async def _status(settings: Settings) -> tuple[str | None, list[str], list[dict[str, Any]]]:
+async def _accept(settings: Settings, commit: str | None) -> SyncRun:
+    """Accept the commit, then sync in this process: the sync takes turns with the watching one."""
+    database = await _open(settings)
+    try:
+        await accept(database, commit, accepted_by="command line")
+    finally:
+        await database.close()
+    return await _sync_once(settings)
+
+
+async def _status(settings: Settings) -> _Status:
     database = await _open(settings)
     try:
         publication = await latest_publication(database)
+        runs = await list_runs(database, limit=1, before=None)
+        last = {"at": str(runs[0].finished_at), "message": runs[0].message} if runs else None
         if publication is None:
-            return None, [], []
+            return _Status(None, 0, [], last)
         names = await model_names(database, publication)
-        return publication.revision, names, await list_problems(database)
+        return _Status(publication.revision, len(names), await list_problems(database), last)
     finally:
         await database.close()
 

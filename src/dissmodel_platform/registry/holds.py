@@ -33,6 +33,15 @@ class Hold:
     held_at: datetime
 
 
+def may_withdraw_many(change: SnapshotChange) -> bool:
+    """Say whether it is worth counting what a commit withdraws."""
+    return change.base is None or len(change.removed) >= FEWEST_WITHDRAWN or _lacks_models(change)
+
+
+def _lacks_models(change: SnapshotChange) -> bool:
+    return any(problem.code == NO_MODELS for problem in change.problems)
+
+
 def reason_to_hold(
     change: SnapshotChange,
     served: frozenset[str],
@@ -46,14 +55,14 @@ def reason_to_hold(
     change : SnapshotChange
         The commit.
     served : frozenset of str
-        Names of the models that are served now.
+        Names of the models that are served now; may be empty unless :func:`may_withdraw_many`.
     relation : Relation or None
         How the commit stands to the published one; ``None`` before the first publication.
     on_rewrite : {"accept", "hold"}
         What the operator wants of a history that was rewritten.
     """
     withdrawn = served - change.present
-    if served and any(problem.code == NO_MODELS for problem in change.problems):
+    if served and _lacks_models(change):
         return "The commit has no models/ directory, so it would withdraw every model."
     if len(withdrawn) >= FEWEST_WITHDRAWN and len(withdrawn) > LARGEST_SHARE * len(served):
         return f"The commit would withdraw {len(withdrawn)} of {len(served)} models at once."

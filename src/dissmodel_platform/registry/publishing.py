@@ -49,20 +49,26 @@ async def begin_publication(
     )
     assert row is not None
     await execute(connection, "DELETE FROM registry_problems WHERE origin = 'listing'")
-    await execute(
-        connection,
-        """
-        DELETE FROM registry_problems AS p
-        WHERE p.path = ANY (%(paths)s)
-           OR (p.path <> 'catalog.yaml'
-               AND NOT EXISTS (SELECT FROM unnest(%(present)s::text[]) AS f (name)
-                               WHERE p.path = 'models/' || f.name || '.toml'))
-        """,
-        paths=[file.path for file in change.changed] + ([PATH] if reads_catalog else []),
-        present=list(change.present),
-    )
+    await _drop_content_problems(connection, change)
+    if reads_catalog:
+        await execute(connection, "DELETE FROM registry_problems WHERE path = %(path)s", path=PATH)
     await _insert_problems(connection, change.problems, origin="listing")
     return int(row["seq"])
+
+
+async def _drop_content_problems(connection: Connection, change: SnapshotChange) -> None:
+    """Drop the problems of files that are read again, refused or gone."""
+    if change.base is None:
+        await execute(
+            connection, "DELETE FROM registry_problems WHERE path <> %(catalog)s", catalog=PATH
+        )
+        return
+    names = {file.name for file in change.changed} | change.refused | change.removed
+    await execute(
+        connection,
+        "DELETE FROM registry_problems WHERE path = ANY (%(paths)s)",
+        paths=[f"models/{name}.toml" for name in names],
+    )
 
 
 async def publish_models(
@@ -110,20 +116,27 @@ async def publish_models(
 
 
 async def withdraw_absent(
-    connection: Connection, publication: int, present: Iterable[str], diff: Diff
+    connection: Connection, publication: int, change: SnapshotChange, diff: Diff
 ) -> None:
     """Withdraw every published model that has no file any more, readable or not."""
+    if change.base is not None:  # the published commit: what it had and this one lacks
+        condition = "h.model_name = ANY (%(names)s)"
+        names = change.removed
+    else:
+        condition = """
+            NOT EXISTS (SELECT FROM unnest(%(names)s::text[]) AS f (name)
+                        WHERE f.name = h.model_name)
+        """
+        names = change.present
     rows = await fetch_all(
         connection,
-        """
+        f"""
         UPDATE model_history AS h SET until_seq = %(seq)s
-        WHERE h.until_seq IS NULL
-          AND NOT EXISTS (SELECT FROM unnest(%(present)s::text[]) AS f (name)
-                          WHERE f.name = h.model_name)
+        WHERE h.until_seq IS NULL AND {condition}
         RETURNING h.model_name
         """,
         seq=publication,
-        present=list(present),
+        names=list(names),
     )
     diff.removed += sorted(row["model_name"] for row in rows)
 

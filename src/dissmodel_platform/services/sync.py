@@ -27,6 +27,7 @@ from dissmodel_platform.registry.holds import (
     OnRewrite,
     hold,
     is_accepted,
+    may_withdraw_many,
     reason_to_hold,
     release_holds,
 )
@@ -298,7 +299,7 @@ class RegistrySync:
             )
             await self._publish_models(connection, publication, change, diff)
             await publish_catalog(connection, publication, change.catalog, catalog)
-            await withdraw_absent(connection, publication, change.present, diff)
+            await withdraw_absent(connection, publication, change, diff)
             await release_holds(connection)
             if diff.added or diff.changed:
                 await enqueue_builds(self._queue, connection, publication)
@@ -314,13 +315,16 @@ class RegistrySync:
         return run
 
     async def _reason_to_hold(self, change: SnapshotChange) -> str | None:
-        if await is_accepted(self._database, change.revision):
-            return None
+        """Say why a commit has to wait; looks at the whole registry only where it may matter."""
         published = await latest_publication(self._database)
-        if published is None:
+        if published is None or await is_accepted(self._database, change.revision):
             return None
-        served = frozenset(await model_names(self._database, published))
-        relation = await asyncio.to_thread(self._relation, published.revision, change.revision)
+        relation = None
+        if self._on_rewrite == "hold":
+            relation = await asyncio.to_thread(self._relation, published.revision, change.revision)
+        served: frozenset[str] = frozenset()
+        if may_withdraw_many(change):
+            served = frozenset(await model_names(self._database, published))
         return reason_to_hold(change, served, relation, self._on_rewrite)
 
     def _relation(self, old: Revision, new: Revision) -> Relation:
