@@ -38,7 +38,7 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         "ext::sh -c touch% /tmp/owned",
         "file:///srv/configs",
         "/srv/configs",
-        "https://user:secret@git.example.org/configs.git",
+        "https://user:hunter2@git.example.org/configs.git",
         "http://git.example.org/configs.git",
     ],
 )
@@ -47,7 +47,7 @@ def test_an_address_that_could_do_harm_is_refused_and_not_repeated(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         open_mirror(load_settings(home=tmp_path, configs_repo=address))
-    assert "secret" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_without_a_registry_the_setting_is_named(tmp_path: Path) -> None:
