@@ -1,8 +1,12 @@
-"""A database of its own for each test that asks for one, on the session's PostgreSQL."""
+"""Databases on the session's PostgreSQL, model packages in git, and environments made of them."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -13,6 +17,44 @@ from psycopg.conninfo import make_conninfo
 from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.execution.paths import HARNESS
+
+PACKAGES = Path(__file__).parent.parent / "packages"
+_AUTHOR = ("-c", "user.name=A modeller", "-c", "user.email=modeller@example.org")
+
+
+class PackageRepositories:
+    """The miniature packages of ``tests/packages``, each in a git repository of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def repository(self, name: str) -> Path:
+        """Return the repository of a package, with the tag v0.1.0."""
+        repository = self._directory / name
+        if not repository.exists():
+            shutil.copytree(
+                PACKAGES / name, repository, ignore=shutil.ignore_patterns("__pycache__")
+            )
+            self.git(repository, "init", "--quiet", "--initial-branch=main")
+            self.commit(repository, "v0.1.0")
+        return repository
+
+    def commit(self, repository: Path, tag: str) -> str:
+        """Commit what is there and tag it; returns the commit's id."""
+        self.git(repository, "add", "--all")
+        self.git(repository, *_AUTHOR, "commit", "--quiet", "--message=A version")
+        self.git(repository, "tag", "--force", tag)
+        return self.git(repository, "rev-parse", "HEAD")
+
+    def requirement(self, name: str, ref: str = "v0.1.0") -> str:
+        """Return what a spec's ``package`` says for a package."""
+        return f"git+{self.repository(name).as_uri()}@{ref}"
+
+    def git(self, repository: Path, *arguments: str) -> str:
+        command = ["git", "-C", str(repository), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -23,9 +65,7 @@ def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield make_conninfo(postgres.url, dbname=name)
     with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-        )
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -36,3 +76,25 @@ async def database(database_url: str, anyio_backend: str) -> AsyncIterator[Datab
     await migrate(opened)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> PackageRepositories:
+    """Make git repositories of the packages of ``tests/packages`` when they are asked for."""
+    return PackageRepositories(tmp_path_factory.mktemp("repositories"))
+
+
+@pytest.fixture(scope="session")
+def packages_directory() -> Iterator[Path]:
+    """Make a directory for environments and the package cache, which all tests share.
+
+    It holds over a gigabyte, so it does not stay after the session as pytest's own would.
+    """
+    with tempfile.TemporaryDirectory(prefix="packages-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def environments(packages_directory: Path) -> EnvironmentStore:
+    """Open the environments that all tests share."""
+    return EnvironmentStore(packages_directory, HARNESS, build_timeout_seconds=600)

@@ -49,9 +49,7 @@ class Commands:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._is_interrupted = False
 
-    def run(
-        self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
-    ) -> Finished:
+    def run(self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Finished:
         """Run one command and wait for it; after this, nothing of its process group is left.
 
         Raises
@@ -118,4 +116,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _tail(file: IO[bytes]) -> str:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - OUTPUT_TAIL_BYTES))
-    return file.read().decode("utf-8", "replace").replace("\0", "").strip()
+    return file.read().decode("utf-8", "replace").strip()

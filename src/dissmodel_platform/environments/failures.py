@@ -67,7 +67,7 @@ _CAUSES = (
         "there is no Python package at that address ({last_line}); correct the spec's `package`.",
     ),
     _cause(
-        r"requested Python version|does not satisfy Python|depends on Python|"
+        r"requested Python version|does not satisfy Python[<>=]|depends on Python[<>=]|"
         r"current Python version|no wheels? with a matching Python",
         PythonMismatch,
         "no matching Python: it does not support the Python of this server; widen "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import sysconfig
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from dissmodel_platform.environments.failures import explain
 from dissmodel_platform.environments.packages import PackageRequest
@@ -31,12 +33,18 @@ class LockedPackage:
         SHA-256 of each file that may be installed, sorted.
     commit : str
         Full commit id of a git source, else empty.
+    source : str
+        Address of the git repository or of the one file, else empty.
+    subdirectory : str
+        Where the project lies in that repository, else empty.
     """
 
     name: str
     version: str
     hashes: tuple[str, ...]
     commit: str
+    source: str = ""
+    subdirectory: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,15 @@ class Lock:
         return next((p for p in self.packages if _normalised(p.name) == wanted), None)
 
     def model_package(self, request: PackageRequest) -> LockedPackage | None:
-        """Return the model's own package: the one the request names, else the git source."""
+        """Return the model's own package: by the request's name, else by its address."""
         if request.distribution:
             return self.find(request.distribution)
-        return next((p for p in self.packages if p.commit), None)
+        address, _, fragment = request.package.removeprefix("git+").partition("#")
+        subdirectory = dict(parse_qsl(fragment)).get("subdirectory", "")
+        there = [p for p in self.packages if p.source and address.startswith(p.source)]
+        exactly = [p for p in there if p.subdirectory == subdirectory]
+        others = [p for p in self.packages if p.commit]
+        return next(iter(exactly + there + others), None)
 
 
 def resolve(uv: Uv, request: PackageRequest) -> Lock:
@@ -115,6 +128,7 @@ def environment_key(lock: Lock, request: PackageRequest) -> EnvironmentKey:
         tree = request.tree
         options["tree"] = str(tree.path) if tree.editable else tree.digest()
         options["editable"] = tree.editable
+        options["project"] = tree.project_digest()
     content = {
         "packages": sorted([p.name, p.version, list(p.hashes), p.commit] for p in lock.packages),
         "python": request.python,
@@ -129,13 +143,16 @@ def environment_key(lock: Lock, request: PackageRequest) -> EnvironmentKey:
 def _package(entry: Mapping[str, Any]) -> LockedPackage:
     files = [entry.get("sdist"), entry.get("archive"), *entry.get("wheels", ())]
     hashes = {file["hashes"]["sha256"] for file in files if file and "sha256" in file["hashes"]}
+    origin = entry.get("vcs") or entry.get("archive") or {}
     return LockedPackage(
         name=entry["name"],
         version=str(entry.get("version", "")),
         hashes=tuple(sorted(hashes)),
-        commit=str(entry.get("vcs", {}).get("commit-id", "")),
+        commit=str(origin.get("commit-id", "")),
+        source=str(origin.get("url", "")),
+        subdirectory=str(origin.get("subdirectory", "")),
     )
 
 
 def _normalised(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import platform
 import re
 from dataclasses import dataclass
@@ -17,8 +19,19 @@ BUILTIN_DIRECTORY = Path(__file__).parent.parent / "builtin_executors"
 
 BUILTIN_DISTRIBUTION = "dissmodel-builtin-executors"
 
-_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:@|[<>=!~;]|$)")
-_CONSTRAINT = re.compile(r"[<>=!~]")
+# What the resolver reads is a requirements file, where a line may also be an option (`-r file`), a
+# path, or hold variables (`${NAME}`): so nothing goes there that is not of one of these forms.
+_URL = r"(?:git\+(?:https?|ssh|file)|https?|file)://[^\s$]+"
+_VERSIONS = r"[<>=!~][\w <>=!~.,*+]*"
+_MARKER = r";[ !\"%-~]*"  # printable, without # and $
+_REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?) *(?:\[[\w .,-]*\])? *"
+    rf"(?:@ *(?P<url>{_URL})|(?:{_VERSIONS})?) *(?:{_MARKER})?",
+    re.ASCII,
+)
+_BARE_URL = re.compile(_URL, re.ASCII)
+_CONSTRAINT = re.compile(_VERSIONS, re.ASCII)
+_VERSION = re.compile(r"\w[\w.*+!]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,9 @@ class SourceTree:
             relative = file.relative_to(self.path)
             if "__pycache__" in relative.parts or relative.parts[0].startswith("."):
                 continue
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
-            total.update(f"{relative.as_posix()}\0{content}\n".encode())
+            with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+                total.update(os.fsencode(relative) + f"\0{content}\n".encode())
         return total.hexdigest()
 
     def project_file(self) -> Path:
@@ -62,6 +76,10 @@ class SourceTree:
             f"Package {str(self.path)!r} cannot be installed: there is no pyproject.toml or "
             f"setup.py in that directory of the worker; correct `package` in the model's spec."
         )
+
+    def project_digest(self) -> str:
+        """Return the SHA-256 of the project file: a change means other metadata or dependencies."""
+        return hashlib.sha256(self.project_file().read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -100,13 +118,10 @@ class PackageRequest:
 
     def digest(self) -> str:
         """Return the SHA-256 that identifies the request; one lock answers one request."""
-        project = ""
-        if self.tree is not None:
-            project = hashlib.sha256(self.tree.project_file().read_bytes()).hexdigest()
         content = {
             "package": self.package,
             "requirements": list(self.requirements),
-            "project": project,
+            "project": self.tree.project_digest() if self.tree is not None else "",
             "python": self.python,
             "machine": f"{platform.system()} {platform.machine()}",
         }
@@ -132,7 +147,7 @@ def request_for(
     Raises
     ------
     EnvironmentBuildError
-        A local source where none is allowed.
+        A local source where none is allowed, or a text of none of these forms.
     """
     python = python or ".".join(platform.python_version_tuple()[:2])
     library = _library_requirement(dissmodel)
@@ -145,25 +160,41 @@ def request_for(
             f"Package {text!r} is a local source, which this server does not allow; publish it "
             f"(PyPI or a git tag), or set PLATFORM_ALLOW_LOCAL_PACKAGES=true while developing."
         )
-    path = _local_path(text)
+    name, path = _name(text), _local_path(text)
     if path is not None:
-        return PackageRequest(text, (library,), SourceTree(path, editable=True), path.name, python)
-    named = None if text.startswith("git+") else _NAME.match(text)
-    return PackageRequest(text, (text, library), None, named.group(1) if named else "", python)
+        tree = SourceTree(path, editable=True)
+        return PackageRequest(text, (library,), tree, name or path.name, python)
+    if not name and not _BARE_URL.fullmatch(text):
+        raise EnvironmentBuildError(
+            f"Package {text!r} cannot be read; give `name==version`, `name @ git+https://…@tag` or "
+            f"`git+https://…@tag` in the spec's `package`."
+        )
+    return PackageRequest(text, (text, library), None, name, python)
 
 
 def is_local(package: str) -> bool:
     """Say whether a ``package`` names something on the worker's own disk."""
-    return _local_path(package) is not None or bool(
-        re.search(r"(^|@\s*)(git\+)?file:", package.strip())
-    )
+    return _local_path(package) is not None or _url(package).startswith("git+file:")
+
+
+def _name(text: str) -> str:
+    """Return the distribution that a requirement names, or nothing."""
+    requirement = _REQUIREMENT.fullmatch(text)
+    return requirement["name"] if requirement else ""
+
+
+def _url(text: str) -> str:
+    """Return the address in a ``package``, or nothing."""
+    requirement = _REQUIREMENT.fullmatch(text.strip())
+    return (requirement["url"] or "") if requirement else text.strip()
 
 
 def _local_path(text: str) -> Path | None:
-    if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
-    if text.startswith(("/", "./", "../", "~")):
-        return Path(text).expanduser().absolute()
+    url = _url(text)
+    if url.startswith("file://"):
+        return Path(unquote(urlsplit(url).path))
+    if url.startswith(("/", "./", "../", "~/")):
+        return Path(url).expanduser().absolute()
     return None
 
 
@@ -171,4 +202,10 @@ def _library_requirement(constraint: str | None) -> str:
     text = (constraint or "").strip().removeprefix("dissmodel").strip()
     if not text:
         return "dissmodel"
-    return f"dissmodel{text}" if _CONSTRAINT.match(text) else f"dissmodel=={text}"
+    if _CONSTRAINT.fullmatch(text):
+        return f"dissmodel{text}"
+    if _VERSION.fullmatch(text):
+        return f"dissmodel=={text}"
+    raise EnvironmentBuildError(
+        f"The spec's `dissmodel` {text!r} cannot be read; give versions, as in `>=0.6,<0.7`."
+    )

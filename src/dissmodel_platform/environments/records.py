@@ -8,6 +8,7 @@ from dissmodel_platform.database.pool import Database, execute, fetch_one
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.errors import EnvironmentBuildError
+from dissmodel_platform.storable import storable_text
 from dissmodel_platform.types import EnvironmentKey
 
 
@@ -153,6 +154,6 @@ async def mark_failed(
         WHERE id = %(id)s
         """,
         id=row.id,
-        error=str(error),
-        tail=error.output_tail,
+        error=storable_text(str(error)),
+        tail=storable_text(error.output_tail),
     )

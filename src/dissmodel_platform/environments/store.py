@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from dissmodel_platform.environments.failures import explain
 from dissmodel_platform.environments.lock import Lock, environment_key
@@ -28,7 +29,7 @@ from dissmodel_platform.errors import (
 from dissmodel_platform.types import EnvironmentKey
 
 MARKER = "platform.json"
-_HARNESS_OUTPUT_BYTES = 16_384
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,6 @@ class EnvironmentStore:
         self._environments = directory / "environments"
         self._locks = directory / "locks"
         self._harness = harness
-        self._timeout_seconds = build_timeout_seconds
         for path in (self._environments, self._locks):
             path.mkdir(parents=True, exist_ok=True)
         self.uv = Uv(directory / "cache", directory / "home", timeout_seconds=build_timeout_seconds)
@@ -97,13 +97,15 @@ class EnvironmentStore:
         ------
         EnvironmentBuildError
             One of its kinds, with a sentence that names the package and the cause.
+        OSError
+            The disk refused.
         """
         begin = time.perf_counter()
         key = environment_key(lock, request)
         found = self._find(key, lock, request)
         if found is not None:
             return Acquired(found, built=False, seconds=time.perf_counter() - begin)
-        with FileLock(self._locks / f"{key}.lock"):
+        with self._building_alone(key):
             found = self._find(key, lock, request)
             built = found is None
             environment = found or self._build(key, lock, request)
@@ -112,6 +114,26 @@ class EnvironmentStore:
     def has(self, lock: Lock, request: PackageRequest) -> bool:
         """Say whether this machine has the environment of a lock."""
         return self._find(environment_key(lock, request), lock, request) is not None
+
+    def interrupt(self) -> None:
+        """End the builds that run now and refuse new ones; for shutting down."""
+        self.uv.interrupt()
+
+    @contextmanager
+    def _building_alone(self, key: EnvironmentKey) -> Iterator[None]:
+        """Be the only builder of a key on this machine; a stopped worker waits for nobody."""
+        lock = FileLock(self._locks / f"{key}.lock")
+        while True:
+            self.uv.commands.check()
+            try:
+                lock.acquire(timeout=_LOOK_SECONDS)
+                break
+            except Timeout:
+                continue
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _find(self, key: EnvironmentKey, lock: Lock, request: PackageRequest) -> Environment | None:
         directory = self._environments / key
@@ -201,31 +223,26 @@ class EnvironmentStore:
             report = Path(scratch) / "report.json"
             command = [str(environment.python), "-P", "-s", str(self._harness), "check"]
             command += ["--distribution", environment.distribution, "--module", module]
-            try:
-                done = subprocess.run(
-                    [*command, "--report", str(report)],
-                    cwd=scratch,
-                    env=clean_environment(environment, scratch),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    timeout=self._timeout_seconds,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
+            done = self.uv.commands.run(
+                [*command, "--report", str(report)],
+                cwd=Path(scratch),
+                environment=clean_environment(environment, scratch),
+            )
+            if done.exit_code is None:
                 raise BuildFailed(
                     f"Importing {environment.distribution!r} did not end within "
-                    f"{self._timeout_seconds:.0f} s; a package must not compute at import."
-                ) from error
-            output = done.stdout[-_HARNESS_OUTPUT_BYTES:].decode("utf-8", "replace").strip()
+                    f"{self.uv.commands.timeout_seconds:g} s; a package must not compute at "
+                    f"import.",
+                    done.output_tail,
+                )
             if not report.exists():
                 raise BuildFailed(
                     f"Importing {environment.distribution!r} ended the interpreter (exit code "
-                    f"{done.returncode}); import it on your own machine to see why.",
-                    output,
+                    f"{done.exit_code}); import it on your own machine to see why.",
+                    done.output_tail,
                 )
             content: dict[str, Any] = json.loads(report.read_text())
-            return content, output
+            return content, done.output_tail
 
 
 def clean_environment(environment: Environment, home: str) -> dict[str, str]:
@@ -261,8 +278,8 @@ def _distribution(directory: Path, lock: Lock, request: PackageRequest) -> str:
 def _installed_name(directory: Path, source: Path) -> str:
     """Find the distribution that was installed from a local directory (PEP 610)."""
     for record in directory.glob("lib/python3*/site-packages/*.dist-info/direct_url.json"):
-        url = json.loads(record.read_text()).get("url", "")
-        if url.rstrip("/") == source.as_uri().rstrip("/"):
+        url = urlsplit(json.loads(record.read_text()).get("url", ""))
+        if url.scheme == "file" and Path(unquote(url.path)).resolve() == source.resolve():
             metadata = (record.parent / "METADATA").read_text(encoding="utf-8")
             for line in metadata.splitlines():
                 if line.startswith("Name: "):

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from dissmodel_platform.environments.store import Environment, clean_environment
-from dissmodel_platform.errors import ExecutorModuleMissing, RunLost
+from dissmodel_platform.errors import ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.events import LogLine, PhaseStarted, Progress, RunEvent, Stream
 from dissmodel_platform.execution.paths import HARNESS
 
 StartMode = Literal["fork", "fresh"]
+
+PHASES = frozenset({"validate", "load", "run", "save"})
 
 _LONGEST_LINE_BYTES = 65_536
 _EVENTS_AHEAD = 10_000
@@ -69,15 +72,20 @@ class Run:
             yield event
 
     async def stop(self, grace_seconds: float) -> None:
-        """Ask the run's process group to end, and end it when the grace is over."""
-        if self.exit.done():
-            return
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.exit), grace_seconds)
-            return
-        self._signal(signal.SIGKILL)
-        await self.exit
+        """Ask the run's process group to end, and end it when the grace is over.
+
+        After this, the process has ended, and what it told and nobody has read is gone.
+        """
+        if not self.exit.done():
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.exit), grace_seconds)
+        if not self.exit.done():
+            self._signal(signal.SIGKILL)
+            await self.exit
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
 
     def _signal(self, signum: int) -> None:
         self.stop_signal = signum
@@ -85,20 +93,25 @@ class Run:
 
     async def listen(self) -> list[int]:
         """Make the run's three pipes, start reading them, and return the ends to hand over."""
-        ends = []
+        ends: list[int] = []
         streams: tuple[Stream | None, ...] = ("stdout", "stderr", None)
-        for stream in streams:
-            reading, writing = os.pipe()
-            ends.append(writing)
-            reader = asyncio.StreamReader()
-            protocol = asyncio.StreamReaderProtocol(reader)
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda protocol=protocol: protocol,  # type: ignore[misc]
-                os.fdopen(reading, "rb", 0),
-            )
-            self._readers.append(asyncio.create_task(self._read(reader, stream, transport)))
+        try:
+            for stream in streams:
+                reading, writing = os.pipe()
+                ends.append(writing)
+                self._readers.append(asyncio.create_task(await self._reader(reading, stream)))
+        except BaseException:
+            _close(ends)
+            raise
         self._readers.append(asyncio.create_task(self._finish(self._readers[:])))
         return ends
+
+    async def _reader(self, reading: int, stream: Stream | None) -> Coroutine[Any, Any, None]:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", 0)
+        )
+        return self._read(reader, stream, transport)
 
     async def _read(
         self, reader: asyncio.StreamReader, stream: Stream | None, transport: asyncio.ReadTransport
@@ -163,8 +176,10 @@ class Harness:
         ------
         ExecutorModuleMissing
             The import failed; carries what it printed.
+        ModelFailed
+            The import ended the process.
         RunLost
-            The process ended before it was ready.
+            Something else ended it.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -199,7 +214,8 @@ class Harness:
     @property
     def alive(self) -> bool:
         """Whether the process can be given runs."""
-        return self.process.returncode is None and self._listener is not None
+        has_listener = self._listener is not None and not self._listener.done()
+        return has_listener and self.process.returncode is None
 
     async def run(self, directory: Path, limits: Mapping[str, int]) -> Run:
         """Start the experiment that ``directory/request.json`` describes.
@@ -213,13 +229,14 @@ class Harness:
         """
         run = Run(directory.name, self, "fresh" if self.fresh else "fork")
         started = asyncio.get_running_loop().create_future()
-        self.runs[run.id], self._started[run.id] = run, started
         ends = await run.listen()
+        self.runs[run.id], self._started[run.id] = run, started
         message = {"op": "run", "run": run.id, "directory": str(directory), "limits": dict(limits)}
         try:
             socket.send_fds(self.channel, [json.dumps(message).encode() + b"\n"], ends)
             await started
         except BaseException as error:
+            self.signal_run(run.id, signal.SIGKILL)  # it may have started: nobody would watch it
             self.runs.pop(run.id, None)
             if not run.exit.done():
                 run.exit.set_result(Exit(None))
@@ -227,16 +244,14 @@ class Harness:
                 raise RunLost("The model's process ended before the run had started.") from error
             raise
         finally:
-            for end in ends:
-                os.close(end)
+            _close(ends)
             self._started.pop(run.id, None)
         return run
 
     def signal_run(self, run_id: str, signum: int) -> None:
         """Send a signal to the process group of a run that has not ended."""
         if self.fresh:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signum)
+            _signal_group(self.process.pid, signum)
             return
         message = {"op": "signal", "run": run_id, "signal": signum}
         with contextlib.suppress(OSError):
@@ -244,11 +259,13 @@ class Harness:
 
     async def close(self) -> None:
         """End the process and everything it started; after this, nothing of it is left."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        _signal_group(self.process.pid, signal.SIGKILL)
         await self.process.wait()
         if self._listener is not None:
-            await self._listener
+            # What left the group may hold a copy of the channel, so its end may never come.
+            await asyncio.wait([self._listener], timeout=_DRAIN_SECONDS)
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
         self.channel.close()
         self.output.close()
         self.scratch.cleanup()
@@ -264,24 +281,34 @@ class Harness:
                 )
             self.forkable = message["threads"] == 1
             return
-        raise RunLost(
-            f"The Python of {self.environment.distribution!r} ended while importing it "
-            f"(exit code {await self.process.wait()})."
+        code = await self.process.wait()
+        if code == -signal.SIGKILL:
+            raise RunLost(f"Python was killed while importing {self.environment.distribution!r}.")
+        raise ModelFailed(
+            f"Importing the executors of {self.environment.distribution!r} ended the interpreter "
+            f"(exit code {code}); import it on your own machine to see why.",
+            self._output_tail(),
         )
 
     async def _listen(self) -> None:
         """Hand the process's messages to the runs they are about, until it is gone."""
-        while messages := await self._receive():
-            for message in messages:
-                self._dispatch(message)
-        code = await self.process.wait()
+        try:
+            while messages := await self._receive():
+                for message in messages:
+                    self._dispatch(message)
+        finally:
+            if not self.fresh:  # one that nobody hears any more; a fresh one is the run by now
+                _signal_group(self.process.pid, signal.SIGKILL)
+            self._settle(await self.process.wait())
+
+    def _settle(self, code: int) -> None:
+        """Tell those who wait that the process is gone, and end what its runs have left."""
         for started in self._started.values():
             if not started.done():
                 started.set_exception(RunLost("The model's process ended before the run started."))
         for run in self.runs.values():
             if not self.fresh and run.pid is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(run.pid, signal.SIGKILL)
+                _signal_group(run.pid, signal.SIGKILL)
             if not run.exit.done():
                 run.exit.set_result(Exit(code if self.fresh else None))
         self.runs.clear()
@@ -296,6 +323,8 @@ class Harness:
             self.forkable = False
             if started is not None and not started.done():
                 started.set_exception(HarnessRefused())
+        elif message["event"] == "lost" and started is not None and not started.done():
+            started.set_exception(RunLost(f"No process for the run: {message['reason']}."))
         elif message["event"] == "started" and run_id in self.runs:
             self.runs[run_id].pid = message["pid"]
             if started is not None and not started.done():
@@ -344,7 +373,19 @@ def _event(line: str) -> RunEvent | None:
     try:
         message = json.loads(line)
         if message["event"] == "phase":
-            return PhaseStarted(str(message["phase"]))
-        return Progress(float(message["time"]), float(message["start"]), float(message["end"]))
-    except (ValueError, KeyError, TypeError):
+            return PhaseStarted(message["phase"]) if message["phase"] in PHASES else None
+        progress = Progress(*(float(message[name]) for name in ("time", "start", "end")))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    is_number = all(map(math.isfinite, (progress.time, progress.start, progress.end)))
+    return progress if is_number and progress.start < progress.end else None
+
+
+def _signal_group(leader: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signum)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

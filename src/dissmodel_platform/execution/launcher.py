@@ -58,7 +58,7 @@ class Launcher:
 
         Raises
         ------
-        ExecutorModuleMissing
+        ExecutorModuleMissing, ModelFailed
             The package cannot be imported.
         RunLost
             The machinery failed.
@@ -103,10 +103,12 @@ class Launcher:
         return server
 
     async def _retire(self) -> None:
+        """End the least recently used idle servers beyond the bound."""
         for name in list(self._servers)[:-1]:
             if len(self._servers) <= self._most:
                 return
-            if not self._servers[name].runs and not self._servers[name].users:
+            server = self._servers.get(name)  # another task may have retired it meanwhile
+            if server is not None and not server.runs and not server.users:
                 await self._servers.pop(name).close()
 
     async def _start_fresh(

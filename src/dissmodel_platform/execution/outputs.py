@@ -50,7 +50,8 @@ class Outputs:
     artifacts : tuple of Artifact
         Ordered by name.
     main : Artifact or None
-        The file at the record's ``output_path``; without one, the only file there is.
+        The file at the record's ``output_path``; without one, the only file there is. ``None``
+        where ``output_path`` is a directory.
     refused : tuple of str
         Names of links and special files, which are not collected.
     """
@@ -113,7 +114,8 @@ def _main(
         return artifacts[0] if len(artifacts) == 1 else None
     name = _relative_name(directory, experiment_id, output_path)
     found = next((artifact for artifact in artifacts if artifact.name == name), None)
-    if found is None:
+    is_directory = any(artifact.name.startswith(f"{name}/") for artifact in artifacts)
+    if found is None and not is_directory:
         written = ", ".join(artifact.name for artifact in artifacts) or "nothing"
         raise ModelFailed(
             f"save() set output_path to {output_path!r}, but the run wrote no such file (it wrote "
@@ -139,7 +141,7 @@ def verified_artifacts(claimed: Mapping[str, Any], outputs: Outputs) -> dict[str
         The library's ``artifacts`` (name → sha256), with ``output`` for the main file.
     """
     collected = {artifact.sha256 for artifact in outputs.artifacts}
-    kept = {name: str(value) for name, value in claimed.items() if value in collected}
+    kept = {name: str(value) for name, value in claimed.items() if str(value) in collected}
     if outputs.main is not None:
         kept["output"] = outputs.main.sha256
     return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,10 @@ from dissmodel_platform.storage.remote import fetch_http
 from dissmodel_platform.types import Sha256
 
 SOURCE_FIELD = "input_dataset"
+
+_LONGEST_NAME_BYTES = 200
+_NEVER_WRITTEN = (0, 0)
+"""Times (ns) of a cached file: one that a run has written to, against its mode, shows others."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,9 @@ class Stager:
         """
         sha256 = reference.sha256 or await self._take_in(reference)
         cached = self._cached(sha256)
-        if not await asyncio.to_thread(_is_there, cached):
+        if not await asyncio.to_thread(_is_intact, cached):
             await self._store.fetch(sha256, cached)
+            await asyncio.to_thread(_seal, cached)
         path = directory / file_name(reference.uri)
         size_bytes = await asyncio.to_thread(_link, cached, path)
         return StagedInput(reference, path, sha256, size_bytes)
@@ -134,9 +140,12 @@ class Stager:
 
 
 def file_name(uri: str) -> str:
-    """Return the last part of an address, without a query."""
-    path = urlsplit(uri).path if "://" in uri else uri
-    return path.rstrip("/").rsplit("/", 1)[-1] or "input"
+    """Return the last part of an address, without a query, as the name of a local file."""
+    path = urlsplit(uri).path if uri.startswith(("http://", "https://")) else uri
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    while len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES:
+        name = name[1:]  # the suffix says what the file is
+    return "input" if name in ("", ".", "..") else name
 
 
 def find_addresses(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -167,10 +176,18 @@ def replace_addresses(value: Any, local: Callable[[str], str | None]) -> Any:
     return value
 
 
-def _is_there(cached: Path) -> bool:
-    """Say whether a file is in the cache, and make room for it if not."""
+def _is_intact(cached: Path) -> bool:
+    """Say whether a file is in the cache and nobody has written to it; make room for it if not."""
     cached.parent.mkdir(parents=True, exist_ok=True)
-    return cached.exists()
+    try:
+        return cached.stat().st_mtime_ns == _NEVER_WRITTEN[1]
+    except FileNotFoundError:
+        return False
+
+
+def _seal(cached: Path) -> None:
+    cached.chmod(0o444)
+    os.utime(cached, ns=_NEVER_WRITTEN)
 
 
 def _link(cached: Path, path: Path) -> int:
@@ -182,7 +199,6 @@ def _link(cached: Path, path: Path) -> int:
         Size of the file, in bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    cached.chmod(0o444)
     try:
         path.hardlink_to(cached)
     except OSError:

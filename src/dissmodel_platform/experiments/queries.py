@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,9 @@ from dissmodel_platform.types import ExperimentStatus
 
 MOST_LOG_LINES = 1_000
 
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_LONGEST_CURSOR = 200
+
 
 async def get_experiment(database: Database, experiment_id: str) -> Experiment:
     """Return one experiment.
@@ -24,12 +27,19 @@ async def get_experiment(database: Database, experiment_id: str) -> Experiment:
     ExperimentNotFound
         There is none of that id.
     """
-    row = await database.fetch_one(
-        "SELECT * FROM experiments WHERE id = %(id)s", id=experiment_id.replace("-", "").lower()
-    )
+    plain = experiment_id.replace("-", "").lower()
+    row = None
+    if _ID.fullmatch(plain):
+        row = await database.fetch_one("SELECT * FROM experiments WHERE id = %(id)s", id=plain)
     if row is None:
         raise ExperimentNotFound(experiment_id)
     return Experiment.from_row(row)
+
+
+async def running_attempts(database: Database) -> list[tuple[str, int]]:
+    """Return id and attempt of each experiment that runs now, on any worker."""
+    rows = await database.fetch_all("SELECT id, attempt FROM experiments WHERE status = 'running'")
+    return [(row["id"], row["attempt"]) for row in rows]
 
 
 async def log_lines(database: Database, experiment_id: str) -> list[str]:
@@ -119,12 +129,21 @@ def _encode_cursor(experiment: Experiment) -> str:
 
 
 def _decode_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        at, experiment_id = json.loads(base64.urlsafe_b64decode(padded))
-        return datetime.fromisoformat(at), str(experiment_id)
-    except (ValueError, TypeError, binascii.Error) as error:
+    decoded = _read_cursor(cursor) if len(cursor) <= _LONGEST_CURSOR else None
+    if decoded is None:
         raise InvalidInput(
             "The cursor is not one that a listing returned; start without it.",
             {"cursor": "unknown cursor"},
-        ) from error
+        )
+    return decoded
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, str] | None:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        at, experiment_id = json.loads(base64.urlsafe_b64decode(padded))
+        moment = datetime.fromisoformat(at)
+        is_ours = moment.utcoffset() is not None and _ID.fullmatch(experiment_id)
+    except (ValueError, TypeError):
+        return None
+    return (moment, experiment_id) if is_ours else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 
@@ -15,6 +18,15 @@ RUN_TASK = "run_experiment"
 BUILD_TASK = "prepare_models"
 
 
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what the queue raises into this package's error; `doing` completes "cannot …"."""
+    try:
+        yield
+    except ConnectorException as error:
+        raise DatabaseError(f"The queue cannot {doing}: {error}") from error
+
+
 async def open_queue(database: Database) -> App:
     """Open the queue on the process's own pool.
 
@@ -24,10 +36,8 @@ async def open_queue(database: Database) -> App:
         PostgreSQL broke off.
     """
     app = App(connector=PsycopgConnector())
-    try:
+    with translated("be opened"):
         await app.open_async(database.pool)
-    except ConnectorException as error:
-        raise DatabaseError(f"The queue cannot be opened: {error}") from error
     return app
 
 
@@ -50,6 +60,11 @@ async def enqueue_run(
     -------
     int
         Id of the job.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
     """
     deferrer = app.configure_task(
         RUN_TASK,
@@ -59,12 +74,32 @@ async def enqueue_run(
         schedule_in={"seconds": delay_seconds} if delay_seconds else None,
         allow_unknown=True,
     )
-    return await deferrer.defer_async(experiment_id=experiment_id)
+    with translated("take a run"):
+        return await deferrer.defer_async(experiment_id=experiment_id)
 
 
 async def enqueue_builds(app: App, connection: Connection, publication: int) -> int:
-    """Insert the job that builds the environments of the models that a publication brought."""
+    """Insert the job that builds the environments of the models that a publication brought.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
+    """
     deferrer = app.configure_task(
         BUILD_TASK, queue=BUILDS, connection=connection, allow_unknown=True
     )
-    return await deferrer.defer_async(publication=publication)
+    with translated("take a build"):
+        return await deferrer.defer_async(publication=publication)
+
+
+async def cancel_run(app: App, job: int) -> None:
+    """Drop the job of a cancelled experiment, or have the worker that runs it abort it.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
+    """
+    with translated("drop a run"):
+        await app.job_manager.cancel_job_by_id_async(job, abort=True, delete_job=True)

@@ -14,7 +14,13 @@ from procrastinate.jobs import Status
 
 from dissmodel_platform.database.pool import Connection, Database, execute, fetch_all, fetch_one
 from dissmodel_platform.execution.events import LogLine
-from dissmodel_platform.experiments.queue import BUILDS, RUN_TASK, RUNS, enqueue_run
+from dissmodel_platform.experiments.queue import (
+    BUILDS,
+    RUN_TASK,
+    RUNS,
+    enqueue_run,
+    translated,
+)
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.transitions import (
     MOST_LOSSES,
@@ -92,6 +98,11 @@ async def reconcile(
     -------
     int
         Experiments that were handed back.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
     """
     async with database.transaction() as connection:
         row = await fetch_one(
@@ -105,7 +116,10 @@ async def reconcile(
             " WHERE heartbeat_at < clock_timestamp() - make_interval(secs => %(seconds)s)",
             seconds=worker_timeout_seconds,
         )
-        orphans = await _orphaned_runs(connection, worker, active)
+        candidates = await _maybe_orphaned_runs(connection, worker)
+        # `active` is looked at only now: what was claimed here before the rows were read is in it,
+        # and what is locked cannot have ended since.
+        orphans = [e for e in candidates if e.worker != str(worker) or e.id not in active]
         for experiment in orphans:
             await give_up_attempt(connection, queue, experiment, "the worker that ran it is gone")
         for experiment in await _sleeping(connection):
@@ -140,20 +154,18 @@ async def give_up_attempt(
     log.warning("experiment %s: %s", experiment.id, text)
 
 
-async def _orphaned_runs(
-    connection: Connection, worker: UUID, active: Collection[str]
-) -> list[Experiment]:
+async def _maybe_orphaned_runs(connection: Connection, worker: UUID) -> list[Experiment]:
+    """Lock and return the runs of workers that are gone, and those of the caller."""
     rows = await fetch_all(
         connection,
         """
         SELECT e.* FROM experiments AS e
         WHERE e.status = 'running'
-          AND (NOT EXISTS (SELECT FROM workers AS w WHERE w.id = e.worker)
-               OR (e.worker = %(worker)s AND e.id <> ALL (%(active)s::text[])))
+          AND (e.worker = %(worker)s
+               OR NOT EXISTS (SELECT FROM workers AS w WHERE w.id = e.worker))
         FOR UPDATE OF e SKIP LOCKED
         """,
         worker=worker,
-        active=list(active),
     )
     return [Experiment.from_row(row) for row in rows]
 
@@ -187,11 +199,11 @@ async def _wake(
 
 async def _finish_stalled_jobs(queue: App, seconds: float) -> None:
     """Drop runs' jobs whose worker is gone (their experiments are dealt with); builds go on."""
-    stalled = await queue.job_manager.get_stalled_jobs(
-        queue=RUNS, task_name=RUN_TASK, seconds_since_heartbeat=seconds
-    )
-    for job in stalled:
-        await queue.job_manager.finish_job(job, Status.ABORTED, delete_job=True)
-    builds = await queue.job_manager.get_stalled_jobs(queue=BUILDS, seconds_since_heartbeat=seconds)
-    for job in builds:
-        await queue.job_manager.retry_job(job, retry_at=datetime.now(UTC))
+    manager = queue.job_manager
+    with translated("be cleared of stalled jobs"):
+        for job in await manager.get_stalled_jobs(
+            queue=RUNS, task_name=RUN_TASK, seconds_since_heartbeat=seconds
+        ):
+            await manager.finish_job(job, Status.ABORTED, delete_job=True)
+        for job in await manager.get_stalled_jobs(queue=BUILDS, seconds_since_heartbeat=seconds):
+            await manager.retry_job(job, retry_at=datetime.now(UTC))

@@ -23,6 +23,7 @@ from dissmodel_platform.database.pool import Connection, Database, execute, fetc
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.outputs import Artifact
 from dissmodel_platform.experiments.record import Experiment, Submission
+from dissmodel_platform.storable import storable_text
 from dissmodel_platform.types import ExperimentId, Priority
 
 MOST_LOSSES = 3
@@ -128,7 +129,7 @@ async def append_log(
             await cursor.executemany(
                 "INSERT INTO experiment_logs (experiment_id, attempt, stream, line)"
                 " VALUES (%s, %s, %s, %s)",
-                [(experiment_id, attempt, line.stream, line.text) for line in lines],
+                [(experiment_id, attempt, line.stream, storable_text(line.text)) for line in lines],
             )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.errors import AlreadyFinal
+from dissmodel_platform.errors import AlreadyFinal, DatabaseError
 from dissmodel_platform.experiments.queries import get_experiment
+from dissmodel_platform.experiments.queue import cancel_run
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.transitions import cancel
 
@@ -30,5 +33,6 @@ async def cancel_experiment(database: Database, queue: App, experiment_id: str) 
             f"Experiment {found.id} is already {now.status.value}; there is nothing to cancel."
         )
     if cancelled.queue_job_id is not None:
-        await queue.job_manager.cancel_job_by_id_async(cancelled.queue_job_id, abort=True)
+        with contextlib.suppress(DatabaseError):  # the run looks at its row a few times a second
+            await cancel_run(queue, cancelled.queue_job_id)
     return cancelled

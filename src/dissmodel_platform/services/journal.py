@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from typing import Any
 
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.errors import DatabaseError
 from dissmodel_platform.execution.events import LogLine, PhaseStarted, Progress, RunEvent
 from dissmodel_platform.execution.forkserver import Run
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.transitions import report
+
+log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 MOST_LINES = 20_000
@@ -34,13 +39,14 @@ class Journal:
         Ends early, with ``disowned`` set, when the experiment was cancelled or given to another
         worker; the caller then stops the run.
         """
-        flusher = asyncio.create_task(self._flush_regularly())
+        ended = asyncio.Event()
+        flusher = asyncio.create_task(self._flush_until(ended))
         listener = asyncio.create_task(self._listen(run))
         try:
             await asyncio.wait({flusher, listener}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (flusher, listener):
-                task.cancel()
+            ended.set()  # a write that is under way comes to its end, so that no line is lost
+            listener.cancel()
             results = await asyncio.gather(flusher, listener, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
@@ -80,13 +86,21 @@ class Journal:
         async for event in run.events():
             self.add(event)
 
-    async def _flush_regularly(self) -> None:
-        while not self.disowned:
-            await asyncio.sleep(FLUSH_SECONDS)
-            self.disowned = not await self._flush()
+    async def _flush_until(self, ended: asyncio.Event) -> None:
+        while not self.disowned and not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), FLUSH_SECONDS)
+                return
+            await self._flush()
 
-    async def _flush(self) -> bool:
+    async def _flush(self) -> None:
+        """Write what is new; while the database is away, keep it for later."""
         lines = self.take_lines()
         progress = dict(self._progress) if self._progress_changed else None
         self._progress_changed = False
-        return await report(self._database, self._experiment, lines, progress)
+        try:
+            self.disowned = not await report(self._database, self._experiment, lines, progress)
+        except DatabaseError as error:
+            log.warning("experiment %s: %s", self._experiment.id, error)
+            self._lines[:0] = lines
+            self._progress_changed |= progress is not None

@@ -102,7 +102,7 @@ class Preparer:
 
     def interrupt(self) -> None:
         """End the builds that run now and refuse new ones; for shutting down."""
-        self._store.uv.interrupt()
+        self._store.interrupt()
 
     async def _prepare(self, row: records.EnvironmentRow, request: PackageRequest) -> Prepared:
         lock = row.lock

@@ -28,13 +28,16 @@ async def reproduce(
             f"Experiment {original.id} is {original.status.value}: only a completed one has a "
             f"result to reproduce; submit it anew instead."
         )
-    read = {entry["name"]: entry["sha256"] for entry in original.outcome["inputs"]}
     submission = original.submission
+    inputs = [
+        {**asked, "sha256": read["sha256"]}
+        for asked, read in zip(submission.inputs, original.outcome["inputs"], strict=True)
+    ]
     repeated = submission.model_copy(
         update={
-            "inputs": [{**entry, "sha256": read[entry["field"]]} for entry in submission.inputs],
+            "inputs": inputs,
             "source": submission.source.model_copy(
-                update={"checksum": read.get("input_dataset", "")}
+                update={"checksum": original.input_sha256 or ""}
             ),
             "lock_sha256": original.outcome["lock_sha256"],
             "run_as": submission.run_as or original.id,

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import shutil
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,9 +29,9 @@ from dissmodel_platform.errors import (
     StorageError,
 )
 from dissmodel_platform.execution.events import LogLine
-from dissmodel_platform.execution.forkserver import Exit, Run
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
+from dissmodel_platform.execution.results import RunRecord, read_result
 from dissmodel_platform.execution.staging import (
     SOURCE_FIELD,
     InputReference,
@@ -40,7 +39,7 @@ from dissmodel_platform.execution.staging import (
     Stager,
     replace_addresses,
 )
-from dissmodel_platform.experiments.queries import get_experiment
+from dissmodel_platform.experiments.queries import get_experiment, running_attempts
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
@@ -52,8 +51,6 @@ from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
-
-_LARGEST_RESULT_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,9 @@ class Runner:
             await self._hand_back(experiment, str(error).rstrip("."), lost=False)
         except (RunLost, StorageError, DatabaseError) as error:
             await self._hand_back(experiment, str(error).rstrip("."), lost=True)
+        except OSError as error:
+            reason = f"the disk of its worker refused ({error})"
+            await self._hand_back(experiment, reason, lost=True)
         except PlatformError as error:
             await self._fail(experiment, journal, outcome, error)
         except Exception as error:
@@ -127,7 +127,7 @@ class Runner:
                 directory / "outputs",
                 experiment.id,
                 experiment.submission.run_as or experiment.id,
-                record["output_path"],
+                record.output_path,
                 parts.store,
             )
         await self._publish(experiment, record, outputs, journal, outcome)
@@ -136,7 +136,7 @@ class Runner:
     async def _scratch(self, experiment: Experiment) -> AsyncIterator[Path]:
         """Make the run's own directory and remove it at the end, whatever happened."""
         root = self._parts.settings.runs_directory
-        directory = root.resolve() / f"{experiment.id}-{experiment.attempt}"
+        directory = root.resolve() / _scratch_name(experiment.id, experiment.attempt)
         (directory / "outputs").mkdir(parents=True)
         try:
             yield directory
@@ -164,45 +164,47 @@ class Runner:
         directory: Path,
         journal: Journal,
         outcome: dict[str, Any],
-    ) -> dict[str, Any]:
+    ) -> RunRecord:
         """Run the model's process and return the record it made."""
         settings = self._parts.settings
         limits = {"RLIMIT_CORE": 0}
         if settings.run_memory_bytes:
             limits["RLIMIT_AS"] = settings.run_memory_bytes
-        run = await self._parts.launcher.start(
-            prepared.environment,
-            spec.executor_module or "",
-            directory,
-            limits,
-            fork=not prepared.request.editable,
-        )
-        outcome["start_mode"] = run.mode
-        timed_out = False
         try:
-            async with asyncio.timeout(settings.run_timeout_seconds):
-                await journal.follow(run)
-        except TimeoutError:
-            timed_out = True
-        finally:
-            await asyncio.shield(run.stop(settings.cancel_grace_seconds))
-        exit_ = await run.exit
-        if timed_out:
+            async with asyncio.timeout(settings.run_timeout_seconds) as limit:
+                run = await self._parts.launcher.start(
+                    prepared.environment,
+                    spec.executor_module or "",
+                    directory,
+                    limits,
+                    fork=not prepared.request.editable,
+                )
+                outcome["start_mode"] = run.mode
+                try:
+                    await journal.follow(run)
+                finally:
+                    await asyncio.shield(run.stop(settings.cancel_grace_seconds))
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise ModelFailed(
                 f"The run was ended after its time limit of {settings.run_timeout_seconds:g} s; "
                 f"simulate less, or ask the operator for a longer limit."
-            )
+            ) from error
+        exit_ = await run.exit
         if exit_.max_rss_bytes is not None:
             outcome["usage"] = {
                 "max_rss_bytes": exit_.max_rss_bytes,
                 "cpu_seconds": exit_.cpu_seconds,
             }
-        return _read_result(directory, run, exit_)
+        return await asyncio.to_thread(
+            read_result, directory, exit_, was_stopped=run.stop_signal is not None
+        )
 
     async def _publish(
         self,
         experiment: Experiment,
-        record: dict[str, Any],
+        record: RunRecord,
         outputs: Outputs,
         journal: Journal,
         outcome: dict[str, Any],
@@ -210,13 +212,13 @@ class Runner:
         """Write the result down in one transaction, if the attempt still owns the experiment."""
         for name in outputs.refused:
             journal.add(LogLine("platform", f"{name} is no regular file and was not collected."))
-        for line in record.get("logs", []):
-            journal.add(LogLine("record", str(line).replace("\0", "")))
+        for line in record.logs:
+            journal.add(LogLine("record", str(line)))
         outcome |= {
-            "code_version": record["code_version"] or outcome["code_version"],
-            "period": record.get("period"),
-            "metrics": record["metrics"],
-            "artifacts": verified_artifacts(record["artifacts"], outputs),
+            "code_version": record.code_version or outcome["code_version"],
+            "period": record.period,
+            "metrics": record.metrics,
+            "artifacts": verified_artifacts(record.artifacts, outputs),
             "output_path": outputs.main.uri if outputs.main else None,
             "outputs": [vars(artifact) for artifact in outputs.artifacts],
         }
@@ -248,6 +250,19 @@ class Runner:
         with contextlib.suppress(DatabaseError):  # the reconciler does it once the database is back
             async with self._parts.database.transaction() as connection:
                 await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
+
+
+async def remove_stale_scratch(database: Database, directory: Path) -> None:
+    """Remove what killed workers left of their runs; those in progress, of any worker, stay."""
+    left = await asyncio.to_thread(lambda: [path for path in directory.glob("*") if path.is_dir()])
+    running = {_scratch_name(*attempt) for attempt in await running_attempts(database)}
+    for path in left:
+        if path.name not in running:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+def _scratch_name(experiment_id: str, attempt: int) -> str:
+    return f"{experiment_id}-{attempt}"
 
 
 def _spec_of(experiment: Experiment) -> ModelSpec:
@@ -284,34 +299,3 @@ def _write_request(
         "staged": local,
     }
     (directory / "request.json").write_text(json.dumps(request))
-
-
-def _read_result(directory: Path, run: Run, exit_: Exit) -> dict[str, Any]:
-    """Return the record that the harness wrote, or say why there is none."""
-    result = directory / "result.json"
-    if not result.is_file() or result.is_symlink():
-        raise _ended_without_result(run, exit_)
-    if result.stat().st_size > _LARGEST_RESULT_BYTES:
-        raise ModelFailed("The record that save() returned is too large; keep data in files.")
-    content: dict[str, Any] = json.loads(result.read_text())
-    if "error" in content:
-        error = content["error"]
-        # the traceback of a model that raised is in its own standard error already
-        raise ModelFailed(error["message"])
-    record: dict[str, Any] = content["record"]
-    if record["status"] in ("failed", "cancelled"):
-        raise ModelFailed(f"save() returned the record with status {record['status']!r}.")
-    return record
-
-
-def _ended_without_result(run: Run, exit_: Exit) -> PlatformError:
-    if exit_.code is None:
-        return RunLost("the model's preloaded process ended")
-    if exit_.code == -signal.SIGKILL and run.stop_signal is None:
-        return RunLost("its process was killed from outside, as the system does when memory is out")
-    if exit_.code < 0:
-        name = signal.Signals(-exit_.code).name
-        return ModelFailed(f"The model's process was ended by {name}; run it on your own machine.")
-    return ModelFailed(
-        f"The model ended its own process with exit code {exit_.code}; a model must raise instead."
-    )

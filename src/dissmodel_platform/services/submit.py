@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from procrastinate import App
@@ -19,7 +19,13 @@ from dissmodel_platform.execution.staging import SOURCE_FIELD, InputReference, f
 from dissmodel_platform.experiments.queue import enqueue_run
 from dissmodel_platform.experiments.record import INLINE_COMMIT, Experiment, Source, Submission
 from dissmodel_platform.experiments.transitions import insert, set_queue_job
-from dissmodel_platform.registry.index import find_publication, get_model, latest_publication
+from dissmodel_platform.registry.index import (
+    Publication,
+    find_publication,
+    get_catalog,
+    get_model,
+    latest_publication,
+)
 from dissmodel_platform.registry.parameters import check_names, check_parameters
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.settings import Settings
@@ -29,6 +35,9 @@ from dissmodel_platform.storage.uris import LogicalUri
 from dissmodel_platform.types import ExperimentId, Priority
 
 INLINE_MODEL = "inline"
+
+CATALOG_PREFIX = "catalog:"
+"""How an ``input_dataset`` names a data set of the registry's catalogue."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,8 @@ class RunRequest:
     column_map: Mapping[str, Any] = field(default_factory=dict)
     band_map: Mapping[str, Any] = field(default_factory=dict)
     priority: Priority = Priority.NORMAL
+    catalog_name: str = ""
+    catalog_commit: str = ""
 
 
 class Submitter:
@@ -75,6 +86,7 @@ class Submitter:
             if latest is None:
                 raise ModelNotFound(model_name)
             publication = latest
+        request = await self._resolve_catalog(request, publication)
         model = await get_model(self._database, publication, model_name)
         parsed = parse_spec(f"models/{model.name}.toml", model.source_text)
         assert parsed.spec is not None, "only specs that parse are published"
@@ -100,7 +112,29 @@ class Submitter:
             ]
             message = "The spec cannot be read: " + " ".join(faults)
             raise InvalidInput(message, {"model_spec_toml": message})
+        latest = await latest_publication(self._database)
+        request = await self._resolve_catalog(request, latest)
         return await self._accept(parsed.spec, INLINE_COMMIT, request, submitted_by)
+
+    async def _resolve_catalog(
+        self, request: RunRequest, publication: Publication | None
+    ) -> RunRequest:
+        """Replace ``catalog:NAME`` by the address that the catalogue gives at a publication."""
+        if not request.input_dataset.startswith(CATALOG_PREFIX):
+            return request
+        name = request.input_dataset.removeprefix(CATALOG_PREFIX)
+        sources = {} if publication is None else await get_catalog(self._database, publication)
+        if publication is None or name not in sources:
+            nearest = get_close_matches(name, sources, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see GET /catalog."
+            message = f"The registry's catalogue names no data set {name!r}; {hint}"
+            raise InvalidInput(message, {SOURCE_FIELD: message})
+        return replace(
+            request,
+            input_dataset=sources[name]["uri"],
+            catalog_name=request.input_dataset,
+            catalog_commit=publication.revision,
+        )
 
     async def _accept(
         self, spec: ModelSpec, model_commit: str, request: RunRequest, submitted_by: str
@@ -111,6 +145,10 @@ class Submitter:
         faults |= _prefixed("band_map", check_names(spec.bands, request.band_map))
         merged = spec.merged_parameters(request.parameters)
         source, inputs, input_faults = await self._inputs(request.input_dataset, merged)
+        if request.catalog_name:
+            source = source.model_copy(
+                update={"collection": request.catalog_name, "version": request.catalog_commit}
+            )
         faults |= input_faults
         if faults:
             raise InvalidInput(" ".join(f"{name}: {text}" for name, text in faults.items()), faults)
@@ -186,27 +224,32 @@ class Submitter:
 
     def _check_local(self, uri: str) -> None:
         """Refuse a path of the server unless it lies under a directory that the operator listed."""
-        scheme = urlsplit(uri).scheme
-        path = Path(uri.removeprefix("file://"))
-        allowed = [directory.resolve() for directory in self._settings.input_directories]
-        if scheme not in ("", "file") or not path.is_absolute():
+        scheme, separator, rest = uri.partition("://")
+        path = Path(rest if separator else uri)
+        if (separator and scheme != "file") or not path.is_absolute():
             raise InvalidInput(
                 f"{uri!r} is no address of an input; upload the file with POST /data/upload and "
                 f"use the uri it answers."
             )
-        if not any(path.resolve().is_relative_to(directory) for directory in allowed):
+        allowed = [directory.resolve() for directory in self._settings.input_directories]
+        try:
+            is_allowed = any(path.resolve().is_relative_to(directory) for directory in allowed)
+            is_there = is_allowed and path.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # no path at all, or a circle of links
+            raise InvalidInput(f"The path {uri!r} cannot be read: {error}.") from error
+        if not is_allowed:
             raise InvalidInput(
                 f"The server does not read its own path {uri!r}; upload the file with POST "
                 f"/data/upload, or ask the operator to list its directory in "
                 f"PLATFORM_INPUT_DIRECTORIES."
             )
-        if not path.is_file():
+        if not is_there:
             raise InvalidInput(f"There is no file {uri!r} on the server; correct the path.")
 
 
 def _source_type(uri: str) -> str:
-    scheme = urlsplit(uri).scheme
-    return {"s3": "s3", "http": "http", "https": "http"}.get(scheme, "local")
+    scheme, separator, _ = uri.partition("://")
+    return {"s3": "s3", "http": "http", "https": "http"}.get(scheme if separator else "", "local")
 
 
 def _prefixed(prefix: str, faults: Mapping[str, str]) -> dict[str, str]:

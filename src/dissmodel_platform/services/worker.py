@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 from procrastinate import App
+from procrastinate.exceptions import ConnectorException
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
@@ -37,14 +39,18 @@ from dissmodel_platform.experiments.recovery import (
 from dissmodel_platform.registry.index import models_changed_by
 from dissmodel_platform.registry.spec import parse_spec
 from dissmodel_platform.services.prepare import Preparer
-from dissmodel_platform.services.run import Runner, RunnerParts
+from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
+"""Between two heartbeats; less where the operator gives workers up sooner."""
+
+_BEATS_PER_TIMEOUT = 4
 _POLL_SECONDS = 5.0
+_RESUME_SECONDS = 1.0
 
 
 class Worker:
@@ -66,7 +72,11 @@ class Worker:
         self._queue = queue
         self._settings = settings
         self._launcher = Launcher(settings.fork_servers)
-        self._active: set[str] = set()
+        # Counted, since two jobs may point at one experiment for a moment.
+        self._active: Counter[str] = Counter()
+        self._heartbeat_seconds = min(
+            HEARTBEAT_SECONDS, settings.worker_timeout_seconds / _BEATS_PER_TIMEOUT
+        )
         environments = EnvironmentStore(
             settings.packages_directory,
             HARNESS,
@@ -93,13 +103,14 @@ class Worker:
     async def serve(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish or hand back what is running."""
         await register_worker(self._database, self.id)
+        await remove_stale_scratch(self._database, self._settings.runs_directory)
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
         try:
             async with (
-                self._consuming(RUNS, self._settings.worker_slots),
-                self._consuming(BUILDS, 1),
+                self._consuming(RUNS, self._settings.worker_slots) as runs,
+                self._consuming(BUILDS, 1) as builds,
             ):
-                await self._keep_alive_until(stop)
+                await self._keep_alive_until(stop, runs, builds)
                 self._preparer.interrupt()
         finally:
             self._preparer.interrupt()
@@ -107,46 +118,61 @@ class Worker:
             with suppress(DatabaseError):
                 await forget_worker(self._database, self.id)
 
-    async def _keep_alive_until(self, stop: asyncio.Event) -> None:
-        """Send heartbeats until the worker is stopped or given up."""
+    async def _keep_alive_until(self, stop: asyncio.Event, *consumers: asyncio.Task[None]) -> None:
+        """Send heartbeats until the worker is stopped or given up, or can work no more."""
         keeper = asyncio.create_task(self._keep_alive())
         stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if keeper.done():
-                keeper.result()
+            await asyncio.wait({keeper, stopping, *consumers}, return_when=asyncio.FIRST_COMPLETED)
+            for worker in (keeper, *consumers):
+                if worker.done():
+                    worker.result()
         finally:
-            for task in (keeper, stopping):
-                task.cancel()
+            keeper.cancel()
+            stopping.cancel()
+            await asyncio.gather(keeper, stopping, return_exceptions=True)
 
     @asynccontextmanager
-    async def _consuming(self, queue: str, concurrency: int) -> AsyncIterator[None]:
+    async def _consuming(self, queue: str, concurrency: int) -> AsyncIterator[asyncio.Task[None]]:
         """Take jobs of one queue while the block runs; at its end, running jobs are aborted."""
-        consumer = asyncio.create_task(
-            self._queue.run_worker_async(
-                queues=[queue],
-                name=f"{queue}-{self.id}",
-                concurrency=concurrency,
-                fetch_job_polling_interval=_POLL_SECONDS,
-                abort_job_polling_interval=_POLL_SECONDS,
-                shutdown_graceful_timeout=0,
-                install_signal_handlers=False,
-                delete_jobs="always",
-            )
-        )
+        consumer = asyncio.create_task(self._consume(queue, concurrency))
         try:
-            yield
+            yield consumer
         finally:
             consumer.cancel()
             with suppress(asyncio.CancelledError):
                 await consumer
 
+    async def _consume(self, queue: str, concurrency: int) -> None:
+        """Take jobs of one queue for ever; the queue's own loop ends when the database breaks off.
+
+        It has aborted its jobs by then, so their experiments are handed back.
+        """
+        while True:
+            with suppress(ConnectorException):
+                await self._queue.run_worker_async(
+                    queues=[queue],
+                    name=f"{queue}-{self.id}",
+                    concurrency=concurrency,
+                    fetch_job_polling_interval=_POLL_SECONDS,
+                    abort_job_polling_interval=_POLL_SECONDS,
+                    shutdown_graceful_timeout=0,
+                    install_signal_handlers=False,
+                    delete_jobs="always",
+                    update_heartbeat_interval=self._heartbeat_seconds,
+                    stalled_worker_timeout=self._settings.worker_timeout_seconds,
+                )
+            log.warning("the queue %s broke off and is taken up again", queue)
+            await asyncio.sleep(_RESUME_SECONDS)
+
     async def _run_experiment(self, experiment_id: str) -> None:
-        self._active.add(experiment_id)
+        self._active[experiment_id] += 1
         try:
             await self._runner.run(experiment_id)
         finally:
-            self._active.discard(experiment_id)
+            self._active[experiment_id] -= 1
+            if not self._active[experiment_id]:
+                del self._active[experiment_id]
 
     async def _prepare_models(self, publication: int) -> None:
         """Build the environments of the models that a publication brought.
@@ -194,4 +220,4 @@ class Worker:
                 )
             except DatabaseError as error:
                 log.warning("heartbeat: %s", error)
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._heartbeat_seconds)

@@ -23,5 +23,5 @@ class EventWriter:
             try:
                 while data:
                     data = data[os.write(self._descriptor, data) :]
-            except BrokenPipeError:
+            except OSError:
                 return

@@ -71,6 +71,8 @@ def import_executors(distribution: str, module: str) -> ImportReport:
     modules = [module] if module else top_level_modules(distribution)
     for name in modules:
         importlib.import_module(name)
+    if importlib.util.find_spec("numpy") is not None:  # its generator is seeded in every run
+        importlib.import_module("numpy")
     registry = importlib.import_module("dissmodel.executor").ExecutorRegistry
     return ImportReport(
         modules=modules,
@@ -93,20 +95,23 @@ def top_level_modules(distribution: str) -> list[str]:
     fallback = [re.sub(r"[-.]+", "_", distribution)]
     try:
         installed = importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # the latter: an empty name
         return fallback
-    declared = (installed.read_text("top_level.txt") or "").split()
-    if declared:
-        return sorted(declared)
-    names: set[str] = set()
+    names = set((installed.read_text("top_level.txt") or "").split())
+    if names:
+        return _own(names) or fallback
     for file in installed.files or ():
         first = file.parts[0]
         if len(file.parts) > 1 and file.suffix == ".py" and first.isidentifier():
             names.add(first)
         elif len(file.parts) == 1 and file.suffix == ".py" and not first.startswith("_"):
             names.add(file.stem)
-    names = {name for name in names if name.isidentifier() and name not in ("tests", "docs")}
-    return sorted(names) or fallback
+    return _own(names) or fallback
+
+
+def _own(names: Iterable[str]) -> list[str]:
+    """Leave out what packages bring by mistake."""
+    return sorted(n for n in names if n.isidentifier() and n not in ("test", "tests", "docs"))
 
 
 def installed_version(distribution: str) -> str:

@@ -79,6 +79,10 @@ def run_experiment(directory: Path, events: EventWriter) -> int:
         result = {"record": _run(request, directory, events)}
     except UnusableExecutor as error:
         result = {"error": _describe(error, kind="unusable")}
+    except SystemExit as error:
+        traceback.print_exc()
+        text = f"The model called sys.exit({error.code!r}); a model must raise instead."
+        result = {"error": _describe(error, kind="raised", message=text)}
     except BaseException as error:
         traceback.print_exc()
         result = {"error": _describe(error, kind="raised")}
@@ -101,8 +105,25 @@ def _run(request: dict[str, Any], directory: Path, events: EventWriter) -> dict[
     with ProgressSampler(events):
         record, timings = _lifecycle()(Phases(executor, events), record)
     record.metrics.update(timings)
-    saved: dict[str, Any] = json.loads(record.model_dump_json())
-    return saved
+    return _as_json(record)
+
+
+def _as_json(record: Any) -> dict[str, Any]:
+    """Return a record as JSON data, also where the model put NumPy's numbers into it."""
+    try:
+        text = record.model_dump_json()
+    except Exception:
+        text = json.dumps(record.model_dump(), default=_plain)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, list or text for a value that JSON does not know."""
+    for method in ("isoformat", "tolist"):
+        if callable(getattr(value, method, None)):
+            return getattr(value, method)()
+    return str(value)
 
 
 def _executor(class_name: str | None) -> Any:
@@ -159,21 +180,21 @@ def _own_lifecycle(executor: Any, record: Any) -> tuple[Any, dict[str, float]]:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators of ``random`` and, where it is imported, of NumPy.
+    """Seed the global generators of ``random`` and of NumPy.
 
     A forked run would otherwise repeat the draws of the run before it; a fresh one could never be
     repeated.
     """
     random.seed(seed)
-    numpy = sys.modules.get("numpy")
+    numpy = sys.modules.get("numpy")  # imported with the executors where it is installed
     if numpy is not None:
         numpy.random.seed(seed % 2**32)
 
 
-def _describe(error: BaseException, *, kind: str) -> dict[str, str]:
+def _describe(error: BaseException, *, kind: str, message: str = "") -> dict[str, str]:
     return {
         "kind": kind,
         "type": type(error).__name__,
-        "message": str(error).strip() or type(error).__name__,
+        "message": message or str(error).strip() or type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from typing import Any
@@ -51,6 +52,7 @@ def _clock(module: Any) -> tuple[float, float, float] | None:
     values = [getattr(environment, name, None) for name in ("_now", "start_time", "end_time")]
     try:
         now, start, end = (float(value) for value in values)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except Exception:  # whatever a model's own kind of time may raise
         return None
-    return (now, start, end) if end > start else None
+    is_number = all(map(math.isfinite, (now, start, end)))
+    return (now, start, end) if is_number and end > start else None

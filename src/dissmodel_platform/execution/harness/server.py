@@ -2,7 +2,8 @@
 
 Messages are JSON objects, one a line, on a stream socket. The worker sends ``run`` (with the three
 descriptors for standard output, standard error and events) and ``signal``; the server answers
-``ready`` or ``broken`` once, then ``started``, ``refused`` and ``exited`` for each run.
+``ready`` or ``broken`` once, then for each run ``started`` (or ``refused`` or ``lost``) and
+``exited``.
 
 A fork is safe only while the parent has one thread, so the server imports and nothing else, and
 counts its threads before each fork.
@@ -110,7 +111,12 @@ class Server:
             return
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _close(descriptors)
+            self._send("lost", run=message["run"], reason=str(error))
+            return
         if pid == 0:
             self._become_run(message, descriptors)
         with contextlib.suppress(PermissionError, ProcessLookupError):

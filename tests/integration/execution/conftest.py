@@ -1,0 +1,253 @@
+"""A worker's runner in this process: real database, environments, fork servers and store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from procrastinate import App
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from dissmodel_platform.database.embedded import EmbeddedPostgres
+from dissmodel_platform.database.migrate import migrate
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.staging import Stager
+from dissmodel_platform.experiments.queries import get_experiment, list_artifacts
+from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.experiments.recovery import register_worker
+from dissmodel_platform.services.prepare import Preparer
+from dissmodel_platform.services.reproduce import reproduce
+from dissmodel_platform.services.run import Runner, RunnerParts
+from dissmodel_platform.services.submit import RunRequest, Submitter
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.storage.index import index_upload
+from dissmodel_platform.storage.objects import ObjectStore, open_object_store
+from dissmodel_platform.storage.uris import input_uri
+from dissmodel_platform.types import Sha256
+
+PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run these tests on one event loop, since the fork servers belong to it."""
+    return "asyncio"
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """Wait for a condition and return what made it true."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.02)
+    return value
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of an experiment's log."""
+
+    attempt: int
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Submits experiments of the package ``behaviours`` and runs them here."""
+
+    parts: RunnerParts
+    submitter: Submitter
+    package: str
+
+    @property
+    def database(self) -> Database:
+        return self.parts.database
+
+    def runner(self, **settings: Any) -> Runner:
+        """Return a runner whose settings differ."""
+        changed = self.parts.settings.model_copy(update=settings)
+        return Runner(replace(self.parts, settings=changed))
+
+    def spec(self, class_name: str | None, **model: str) -> str:
+        """Return the TOML text of a spec."""
+        keys = {"package": self.package, **model}
+        if class_name is not None:
+            keys["class"] = class_name
+        return "[model]\n" + "".join(f'{key} = "{value}"\n' for key, value in keys.items() if value)
+
+    async def submit(
+        self,
+        class_name: str | None,
+        parameters: dict[str, Any] | None = None,
+        *,
+        input_dataset: str = "",
+        **model: str,
+    ) -> Experiment:
+        """Submit a run; the keyword arguments are further keys of ``[model]``."""
+        request = RunRequest(input_dataset, parameters=parameters or {})
+        return await self.submitter.submit_inline(
+            self.spec(class_name, **model), request, submitted_by="a test"
+        )
+
+    async def run(
+        self,
+        class_name: str | None,
+        parameters: dict[str, Any] | None = None,
+        *,
+        input_dataset: str = "",
+        runner: Runner | None = None,
+        **model: str,
+    ) -> Experiment:
+        """Submit a run, run it, and return how it ended."""
+        experiment = await self.submit(class_name, parameters, input_dataset=input_dataset, **model)
+        await (runner or self.runner()).run(experiment.id)
+        return await self.get(experiment)
+
+    async def reproduce(self, experiment: Experiment) -> Experiment:
+        """Reproduce an experiment and return how the reproduction ended."""
+        again = await reproduce(self.database, self.submitter, experiment.id, submitted_by="a test")
+        await self.runner().run(again.id)
+        return await self.get(again)
+
+    async def get(self, experiment: Experiment) -> Experiment:
+        return await get_experiment(self.database, experiment.id)
+
+    async def log(self, experiment: Experiment) -> list[Line]:
+        rows = await self.database.fetch_all(
+            "SELECT attempt, stream, line FROM experiment_logs"
+            " WHERE experiment_id = %(id)s ORDER BY seq",
+            id=experiment.id,
+        )
+        return [Line(row["attempt"], row["stream"], row["line"]) for row in rows]
+
+    async def last_line(self, experiment: Experiment) -> str:
+        return (await self.log(experiment))[-1].text
+
+    async def wait_for_line(self, experiment: Experiment, start: str, attempt: int = 1) -> str:
+        """Wait until the log has a line that starts so; returns the rest of it."""
+
+        async def found() -> str | None:
+            for line in await self.log(experiment):
+                if line.attempt == attempt and line.text.startswith(start):
+                    return line.text.removeprefix(start).strip() or "nothing"
+            return None
+
+        text: str = await until(found)
+        return text
+
+    async def files(self, experiment: Experiment) -> dict[str, bytes]:
+        """Return the artifacts' bytes by name."""
+        return {
+            row["name"]: await self.bytes(row["sha256"])
+            for row in await list_artifacts(self.database, experiment.id)
+        }
+
+    async def result(self, experiment: Experiment) -> str:
+        """Return the text of the main artifact."""
+        assert experiment.status == "completed", await self.log(experiment)
+        return (await self.bytes(experiment.outcome["artifacts"]["output"])).decode()
+
+    async def bytes(self, sha256: str) -> bytes:
+        pieces = self.parts.store.stream(Sha256(sha256))
+        return b"".join([piece async for piece in pieces])
+
+    async def upload(self, content: str, name: str) -> str:
+        """Upload a text and return its address."""
+        path = self.parts.settings.home / name
+        path.write_text(content)
+        stored = await self.parts.store.put_file(path)
+        uri = input_uri(uuid4().hex, name)
+        await index_upload(self.database, uri, stored, media_type="text/plain", label="test")
+        return str(uri)
+
+
+@pytest.fixture(scope="session")
+def lab_home(tmp_path_factory: pytest.TempPathFactory, packages_directory: Path) -> Path:
+    """Make a home whose packages are those that all tests share."""
+    home = tmp_path_factory.mktemp("lab")
+    (home / "packages").symlink_to(packages_directory)
+    return home
+
+
+@pytest.fixture(scope="session")
+def lab_settings(lab_home: Path) -> Settings:
+    return Settings(
+        home=lab_home,
+        allow_local_packages=True,
+        input_directories=(lab_home / "shared",),
+        cancel_grace_seconds=0.5,
+        worker_timeout_seconds=2.0,
+        build_timeout_seconds=600.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def lab_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    name = f"lab_{uuid4().hex}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield make_conninfo(postgres.url, dbname=name)
+
+
+@pytest.fixture(scope="session")
+async def lab_database(lab_database_url: str) -> AsyncIterator[Database]:
+    database = Database(lab_database_url)
+    await database.open()
+    await migrate(database)
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+async def lab_queue(lab_database: Database) -> App:
+    return await open_queue(lab_database)
+
+
+@pytest.fixture(scope="session")
+def lab_store(lab_settings: Settings) -> ObjectStore:
+    return open_object_store(None, lab_settings.objects_directory)
+
+
+@pytest.fixture(scope="session")
+async def launcher() -> AsyncIterator[Launcher]:
+    launcher = Launcher(4)
+    yield launcher
+    await launcher.close()
+
+
+@pytest.fixture(scope="session")
+async def lab(
+    lab_database: Database,
+    lab_queue: App,
+    lab_store: ObjectStore,
+    lab_settings: Settings,
+    launcher: Launcher,
+    environments: EnvironmentStore,
+    repositories: Any,
+) -> Lab:
+    worker = uuid4()
+    await register_worker(lab_database, worker)
+    parts = RunnerParts(
+        database=lab_database,
+        queue=lab_queue,
+        store=lab_store,
+        preparer=Preparer(lab_database, environments, allow_local=True),
+        stager=Stager(lab_store, lab_settings.input_cache_directory, max_bytes=10**9),
+        launcher=launcher,
+        settings=lab_settings,
+        worker=worker,
+    )
+    submitter = Submitter(lab_database, lab_queue, lab_settings)
+    return Lab(parts, submitter, repositories.requirement("behaviours"))

@@ -1,0 +1,78 @@
+"""Models that write in all the ways that models write, and to all the wrong places."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dissmodel.executor import ExperimentRecord
+from dissmodel.executor.utils import default_output_uri
+from dissmodel.io._utils import read_text, write_bytes, write_text
+
+from behaviours.base import TextExecutor
+
+
+class WritesEverywhere(TextExecutor):
+    """Writes through dissmodel.io, to the default address, and to relative paths."""
+
+    name = "writes-everywhere"
+
+    def save(self, result: str, record: ExperimentRecord) -> ExperimentRecord:
+        mine = f"s3://dissmodel-outputs/experiments/{record.experiment_id}"
+        record.add_artifact("report", write_text("# Report", f"{mine}/tables/report.md"))
+        record.output_path = default_output_uri(record.experiment_id, "tif")
+        record.add_artifact("output", write_bytes(b"II*\0raster", record.output_path))
+        Path(f"output_{record.experiment_id}.csv").write_text("a,b\n1,2\n")
+        Path("deep/er").mkdir(parents=True)
+        Path("deep/er/notes.txt").write_text(read_text(f"{mine}/tables/report.md"))
+        record.add_artifact("invented", "0" * 64)
+        record.status = "completed"
+        return record
+
+
+class WritesDirectory(TextExecutor):
+    """Sets output_path to a directory of files."""
+
+    name = "writes-directory"
+
+    def save(self, result: str, record: ExperimentRecord) -> ExperimentRecord:
+        for name in ("0.0", "0.1"):
+            write_text(name, f"cube.zarr/{name}")
+        record.output_path = "cube.zarr"
+        record.status = "completed"
+        return record
+
+
+class WritesLinks(TextExecutor):
+    """Leaves a link, a linked directory and a pipe beside its result."""
+
+    name = "writes-links"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        Path("link").symlink_to("/etc/passwd")
+        Path("directory").symlink_to("/etc")
+        os.mkfifo("pipe")
+        return "the only file"
+
+
+class WritesTo(TextExecutor):
+    """Says that its result is at `output_path` or `object`, having written `result.txt`."""
+
+    name = "writes-to"
+
+    def save(self, result: str, record: ExperimentRecord) -> ExperimentRecord:
+        record = super().save(result, record)
+        parameters = record.parameters
+        record.output_path = parameters.get("output_path") or f"s3://{parameters['object']}"
+        return record
+
+
+class WritesObject(TextExecutor):
+    """Writes the object `object` (bucket and key) through dissmodel.io."""
+
+    name = "writes-object"
+
+    def save(self, result: str, record: ExperimentRecord) -> ExperimentRecord:
+        write_text("x", f"s3://{record.parameters['object']}")
+        return super().save(result, record)

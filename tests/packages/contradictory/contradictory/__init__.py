@@ -1,0 +1,1 @@
+"""A package that wants two versions of one library."""

@@ -1,0 +1,3 @@
+"""Tests that were packed by mistake."""
+
+raise RuntimeError("tests must not be imported")

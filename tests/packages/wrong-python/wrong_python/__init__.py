@@ -1,0 +1,1 @@
+"""A package for a Python that is not there yet."""
