@@ -42,10 +42,12 @@ def api(
     settings = role_settings("api")
     check_exposure(host, settings.sandbox, inspect_walls())
     listener = listen(host, port)
+    application = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        application,
         log_config=None,
         access_log=False,
+        lifespan="off",  # it would log what keeps the parts from opening, and not raise it
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = _Server(config)
@@ -55,9 +57,10 @@ def api(
             await stop.wait()
             server.should_exit = True
 
-        ending = asyncio.create_task(end())
-        log.info("the api listens on %s, port %d", host, port)
-        await server.serve(sockets=[listener])
-        ending.cancel()
+        async with application.router.lifespan_context(application):
+            ending = asyncio.create_task(end())
+            log.info("the api listens on %s, port %d", host, port)
+            await server.serve(sockets=[listener])
+            ending.cancel()
 
-    run_until_stopped(serve)
+    run_until_stopped(serve, settings)

@@ -119,16 +119,17 @@ def _platform(place: Path, registry: LocalRegistry) -> Iterator[Platform]:
     command = [sys.executable, "-m", "dissmodel_platform", "up", "--port", str(port)]
     _step("Start the platform: PostgreSQL, api, worker, registry sync")
     log_path = place / "up.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--workers", "1"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with log_path.open("wb") as log, _signals_put_off():
+            process = subprocess.Popen(
+                [*command, "--workers", "1"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         url = f"http://127.0.0.1:{port}"
         key = _wait_for_start(process, url, place / "home" / "api-key", log_path)
         _tell("address", url)
@@ -140,8 +141,32 @@ def _platform(place: Path, registry: LocalRegistry) -> Iterator[Platform]:
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second one would leave things behind
             signal.signal(signum, signal.SIG_IGN)
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Start a process in the block: an interrupt in its middle would lose sight of it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At the end, if there was one meanwhile.
+    """
+    noted: list[int] = []
+    former = {
+        signum: signal.signal(signum, lambda number, _: noted.append(number))
+        for signum in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 def _free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,6 +15,8 @@ from dissmodel_platform.database.embedded import running_url
 from dissmodel_platform.errors import DatabaseError
 from dissmodel_platform.processes import die_with_supervisor
 from dissmodel_platform.settings import Settings, load_settings
+
+_FAREWELL_SECONDS = 10.0  # beside the grace that running models get
 
 
 def role_settings(role: str, **overrides: Any) -> Settings:
@@ -52,14 +55,30 @@ def with_database(settings: Settings) -> Settings:
     return settings.model_copy(update={"database_url": SecretStr(url)})
 
 
-def run_until_stopped(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run a role; SIGTERM and SIGINT set the event that it ends by."""
+def stop_seconds(settings: Settings) -> float:
+    """Return how long a role may take to end once it has been asked to, in seconds."""
+    return settings.cancel_grace_seconds + _FAREWELL_SECONDS
+
+
+def run_until_stopped(
+    serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], settings: Settings
+) -> None:
+    """Run a role; SIGTERM and SIGINT set the event that it ends by.
+
+    A role that hangs then, because the database went first for instance, is ended by the system:
+    nobody may be left to do it when its supervisor has been killed.
+    """
 
     async def main() -> None:
         stop = asyncio.Event()
+
+        def ask() -> None:
+            signal.alarm(math.ceil(stop_seconds(settings)))
+            stop.set()
+
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, stop.set)
+            loop.add_signal_handler(signum, ask)
         await serve(stop)
 
     asyncio.run(main())

@@ -17,6 +17,7 @@ import typer
 from dissmodel_platform.access.keys import read_or_make_key
 from dissmodel_platform.cli.listening import listen
 from dissmodel_platform.cli.logs import configure_logging
+from dissmodel_platform.cli.roles import stop_seconds
 from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
@@ -30,13 +31,15 @@ from dissmodel_platform.sandbox.walls import (
     is_loopback,
 )
 from dissmodel_platform.services.local_registry import make_local_registry
+from dissmodel_platform.services.sync import open_mirror
 from dissmodel_platform.settings import Settings, load_settings
 from dissmodel_platform.supervisor import Role, Supervisor
 
 app = typer.Typer()
 log = logging.getLogger(__name__)
 
-_STOP_GRACE_SECONDS = 20.0
+_KILL_SECONDS = 2.0  # later than the roles end themselves
+_HAND_BACK_SECONDS = 3.0  # the supervisor does nothing else meanwhile
 
 
 @app.command("up")
@@ -56,6 +59,7 @@ def up(
     walls = inspect_walls()
     check_policy(settings.sandbox, walls)
     check_exposure(host, settings.sandbox, walls)
+    _check_registry(settings, host)
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         _run(settings, host, port, workers)
@@ -76,11 +80,11 @@ def _run(settings: Settings, host: str, port: int, workers: int) -> None:
         listen(host, port).close()  # before an api that cannot would be restarted for ever
         database_url = environment["DATABASE_URL"]
         asyncio.run(_prepare_database(database_url, embedded=settings.database_url is None))
-        environment |= _registry_settings(settings, host)
+        environment |= _registry_settings(settings)
         _announce(settings, host, port)
         supervisor = Supervisor(
             _roles(environment, host, port, workers),
-            stop_grace_seconds=_STOP_GRACE_SECONDS,
+            stop_grace_seconds=stop_seconds(settings) + _KILL_SECONDS,
             on_exit=lambda role, pid, code: _hand_back(database_url, role, pid),
             watch=_watching(watch, host, port),
         )
@@ -100,23 +104,30 @@ def _roles(environment: dict[str, str], host: str, port: int, workers: int) -> l
     ]
 
 
-def _registry_settings(settings: Settings, host: str) -> dict[str, str]:
-    """Return what makes the roles use a registry of this machine where none is named.
+def _check_registry(settings: Settings, host: str) -> None:
+    """Refuse a registry that the sync would refuse, again and again.
 
-    Its packages are local repositories, so local packages are allowed: whoever may submit could
-    then run any code of this machine's user, which is why this is for loopback addresses only.
+    The one that is made where none is named is for loopback addresses only: its packages are local
+    repositories, so local packages are allowed, and whoever may submit could run any code of this
+    machine's user.
 
     Raises
     ------
     SettingsError
-        No registry is named and other machines could submit.
+        The address is refused, or none is given and other machines could submit.
     """
     if settings.configs_repo is not None:
-        return {}
-    if not is_loopback(host):
+        open_mirror(settings)
+    elif not is_loopback(host):
         raise SettingsError(
             "Set CONFIGS_REPO to your registry's git address before listening beyond this machine."
         )
+
+
+def _registry_settings(settings: Settings) -> dict[str, str]:
+    """Return what makes the roles use a registry of this machine where none is named."""
+    if settings.configs_repo is not None:
+        return {}
     registry = make_local_registry(settings.home / "local")
     return {
         "CONFIGS_REPO": registry.registry_url,
@@ -183,7 +194,7 @@ def _hand_back(database_url: str, role: Role, pid: int) -> None:
 
     async def forget() -> None:
         database = Database(database_url, max_connections=1)
-        await database.open()
+        await database.open(timeout_seconds=_HAND_BACK_SECONDS)
         try:
             await forget_process(database, pid)
         finally:

@@ -52,4 +52,4 @@ def worker(
         finally:
             await database.close()
 
-    run_until_stopped(serve)
+    run_until_stopped(serve, settings)

@@ -75,7 +75,7 @@ def check_exposure(host: str, policy: Policy, walls: Walls) -> None:
 
 def is_loopback(host: str) -> bool:
     """Say whether an address is reachable from this machine only."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

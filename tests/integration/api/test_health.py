@@ -1,0 +1,136 @@
+"""What the API says of itself while its database and its store come and go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dissmodel_platform.database.embedded import EmbeddedPostgres
+
+PROGRAM = [sys.executable, "-m", "dissmodel_platform", "api"]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """Run a PostgreSQL that may be stopped."""
+    with EmbeddedPostgres(tmp_path / "pg") as server:
+        yield server
+
+
+@contextmanager
+def serving(tmp_path: Path, url: str) -> Iterator[httpx.Client]:
+    """Run the role ``api`` and talk to it; it ends as it should."""
+    log = tmp_path / "api.log"
+    port = _free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*PROGRAM, "--port", str(port)],
+            env={
+                **os.environ,
+                "PLATFORM_HOME": str(tmp_path / "home"),
+                "DATABASE_URL": url,
+                "API_KEYS": "mine",
+                "PLATFORM_CANCEL_GRACE_SECONDS": "0",
+            },
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"X-API-Key": "mine"},
+            timeout=30,
+            trust_env=False,
+        ) as client:
+            deadline = time.monotonic() + 60
+            while True:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                try:
+                    client.get("/openapi.json")
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.05)
+            yield client
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_before_the_first_sync_it_is_healthy_and_not_ready(
+    tmp_path: Path, database: EmbeddedPostgres
+) -> None:
+    with serving(tmp_path, database.url) as client:
+        answer = client.get("/health")
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "healthy"
+        assert answer.json()["ready"] is False
+        assert answer.json()["reasons"] == ["No commit of the registry has been published yet."]
+        assert client.get("/models").json() == {"models": [], "commit": None, "next": None}
+        assert client.get("/registry/problems").json() == {"problems": []}
+        assert client.get("/jobs").json() == {"experiments": [], "total": 0, "next": None}
+        assert client.get("/metrics").status_code == 200
+        for answer in (
+            client.get("/models/flood_vector"),
+            client.post("/submit_job", json={"model_name": "flood_vector", "input_dataset": ""}),
+        ):
+            assert answer.status_code == 404
+            assert answer.json()["type"].endswith(":model-not-found")
+
+
+def test_without_its_database_it_is_unhealthy_and_well_again_when_that_is_back(
+    tmp_path: Path, database: EmbeddedPostgres
+) -> None:
+    with serving(tmp_path, database.url) as client:
+        database.stop()
+        begin = time.monotonic()
+        answer = client.get("/health")
+        assert time.monotonic() - begin < 10
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "unhealthy"
+        assert answer.json()["ready"] is False
+        assert "PostgreSQL" in answer.json()["reasons"][0]
+        database.start()
+        deadline = time.monotonic() + 30
+        while client.get("/health").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_without_its_store_it_is_unhealthy_and_well_again_when_that_is_back(
+    tmp_path: Path, database: EmbeddedPostgres
+) -> None:
+    objects = tmp_path / "home" / "objects"
+    with serving(tmp_path, database.url) as client:
+        assert client.get("/health").status_code == 200
+        away = objects.with_name("away")
+        objects.rename(away)
+        objects.write_text("no directory")
+        answer = client.get("/health")
+        assert answer.status_code == 503
+        assert str(objects) in answer.json()["reasons"][-1]
+        upload = client.post("/data/upload", files={"file": ("a.txt", b"a")})
+        assert upload.status_code == 503
+        assert upload.headers["Content-Type"] == "application/problem+json"
+        objects.unlink()
+        shutil.move(away, objects)
+        assert client.get("/health").status_code == 200

@@ -1,0 +1,65 @@
+"""What follows from the walls that stand, or do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from dissmodel_platform.errors import SettingsError
+from dissmodel_platform.sandbox.walls import (
+    Walls,
+    check_exposure,
+    check_policy,
+    inspect_walls,
+    is_loopback,
+)
+
+NONE = Walls(standing=(), missing=("Model code is not walled in.",))
+SOME = Walls(standing=("landlock",), missing=("Namespaces are refused.",))
+ALL = Walls(standing=("namespaces", "landlock"), missing=())
+
+HERE = ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LocalHost"]
+BEYOND = ["0.0.0.0", "::", "192.168.1.5", "10.0.0.1", "169.254.1.1", "platform.example", "",
+          "localhost.example", "127.0.0.1.example", "2130706433", "127.1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_addresses_of_this_machine_alone(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", BEYOND)
+def test_every_other_address_counts_as_beyond(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("host", BEYOND)
+@pytest.mark.parametrize("policy", ["auto", "require"])
+def test_listening_beyond_this_machine_without_a_wall_is_refused(host: str, policy: str) -> None:
+    with pytest.raises(SettingsError, match="PLATFORM_SANDBOX=off"):
+        check_exposure(host, policy, NONE)
+
+
+def test_one_wall_or_the_operators_word_is_enough_to_listen_beyond() -> None:
+    check_exposure("0.0.0.0", "auto", SOME)
+    check_exposure("0.0.0.0", "auto", ALL)
+    check_exposure("0.0.0.0", "off", NONE)
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_listening_on_this_machine_is_always_allowed(host: str) -> None:
+    check_exposure(host, "auto", NONE)
+
+
+def test_an_operator_who_insists_gets_all_walls_or_nothing() -> None:
+    for walls in (NONE, SOME):
+        with pytest.raises(SettingsError, match=r"PLATFORM_SANDBOX=require.*" + walls.missing[0]):
+            check_policy("require", walls)
+    check_policy("require", ALL)
+    for policy in ("auto", "off"):
+        check_policy(policy, NONE)
+
+
+def test_what_this_machine_offers_is_said_in_sentences() -> None:
+    walls = inspect_walls()
+    assert walls.standing or walls.missing
+    assert all(sentence.endswith(".") for sentence in walls.missing)
