@@ -66,9 +66,8 @@ def _run_workflow(platform: Platform, place: Path, output: Path) -> None:
         _tell(model["name"], model["description"])
 
     _step(f"Build the environment of {MODEL}")
-    environment = _wait_for_environment(platform)
+    environment = _wait_for_environment(platform, MODEL)
     _tell("ready after", f"{environment['seconds']:.1f} s")
-    _tell("environment", environment["key"])
 
     _step("Run it")
     grid = platform.upload(template_directory("coastal-flood") / "data" / "grid.zip", label="demo")
@@ -199,16 +198,16 @@ def _wait_for_models(platform: Platform) -> None:
         time.sleep(0.1)
 
 
-def _wait_for_environment(platform: Platform) -> dict[str, Any]:
+def _wait_for_environment(platform: Platform, name: str) -> dict[str, Any]:
     deadline = time.monotonic() + _BUILD_SECONDS
     while time.monotonic() < deadline:
-        environment: dict[str, Any] = platform.model(MODEL)["environment"]
+        environment: dict[str, Any] = platform.model(name)["environment"]
         if environment["state"] == "failed":
             raise ClientError(str(environment["error"]))
         if environment["state"] == "ready":
             return environment
         time.sleep(0.2)
-    raise ClientError(f"The environment was not ready within {_BUILD_SECONDS:.0f} s.")
+    raise ClientError(f"The environment of {name} was not ready within {_BUILD_SECONDS:.0f} s.")
 
 
 def _run(platform: Platform, uri: str, title: str) -> dict[str, Any]:
@@ -238,6 +237,7 @@ def _describe(record: dict[str, Any]) -> None:
     _tell("input sha256", record["input_sha256"])
     _tell("model commit", record["model_commit"])
     _tell("package commit", record["package_commit"])
+    _tell("environment", record["environment_key"])
     _tell("dissmodel", record["code_version"])
 
 
