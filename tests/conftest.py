@@ -10,7 +10,14 @@ import pytest
 
 from dissmodel_platform.database.embedded import EmbeddedPostgres
 
-PLATFORM_VARIABLES = ("PLATFORM_", "CONFIGS_", "DATABASE_URL", "STORAGE_URL", "API_KEYS", "DISSMODEL_")
+PLATFORM_VARIABLES = (
+    "PLATFORM_",
+    "CONFIGS_",
+    "DATABASE_URL",
+    "STORAGE_URL",
+    "API_KEYS",
+    "DISSMODEL_",
+)
 
 
 @pytest.fixture

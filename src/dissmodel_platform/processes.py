@@ -131,6 +131,8 @@ class BoundProcess:
         signal included, need ``CAP_KILL``.
     pass_fds : sequence of int
         Descriptors that stay open in the child.
+    cwd : path
+        Where it works; the root by default, as ours may be closed to another account.
 
     Raises
     ------
@@ -148,6 +150,7 @@ class BoundProcess:
         output: IO[bytes] | int,
         account: Account | None = None,
         pass_fds: Sequence[int] = (),
+        cwd: Path | str = "/",
     ) -> None:
         self._started = threading.Event()
         self._released = threading.Event()
@@ -162,7 +165,7 @@ class BoundProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    cwd="/",  # ours may be closed to the other account
+                    cwd=cwd,
                     start_new_session=True,
                     pass_fds=tuple(pass_fds),
                 )

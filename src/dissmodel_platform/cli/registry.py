@@ -11,6 +11,8 @@ import typer
 
 from dissmodel_platform.cli.connection import AsJson
 from dissmodel_platform.cli.logs import configure_logging
+from dissmodel_platform.cli.registry_check import check
+from dissmodel_platform.cli.registry_init import init
 from dissmodel_platform.cli.roles import role_settings, run_until_stopped, with_database
 from dissmodel_platform.cli.tables import print_table
 from dissmodel_platform.database.migrate import migrate
@@ -24,6 +26,8 @@ from dissmodel_platform.services.sync import open_mirror, open_sync
 from dissmodel_platform.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True)
+app.command("check")(check)
+app.command("init")(init)
 
 
 @app.callback()

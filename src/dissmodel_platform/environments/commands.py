@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from dissmodel_platform.errors import BuildInterrupted
+from dissmodel_platform.processes import BoundProcess
 
 OUTPUT_TAIL_BYTES = 16_384
 
@@ -46,7 +47,7 @@ class Commands:
     def __init__(self, *, timeout_seconds: float) -> None:
         self.timeout_seconds = timeout_seconds
         self._guard = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[BoundProcess] = set()
         self._is_interrupted = False
 
     def run(self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Finished:
@@ -62,7 +63,7 @@ class Commands:
             exit_code: int | None = None
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    exit_code = process.wait(self.timeout_seconds)
+                    exit_code = process.process.wait(self.timeout_seconds)
             finally:
                 _end(process)
                 with self._guard:
@@ -90,27 +91,27 @@ class Commands:
 
     def _start(
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], output: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
+    ) -> BoundProcess:
+        """Start a command that the kernel ends if this process is killed."""
         with self._guard:
             self.check()
-            process = subprocess.Popen(
+            process = BoundProcess(
                 command,
+                death_signal=signal.SIGKILL,
+                environment=environment,
+                output=output,
                 cwd=cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
             )
             self._running.add(process)
         return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(bound: BoundProcess) -> None:
     """End a command's whole process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(bound.process.pid, signal.SIGKILL)
+    bound.process.wait()
+    bound.release()
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -22,7 +22,7 @@ BUILTIN_DISTRIBUTION = "dissmodel-builtin-executors"
 # What the resolver reads is a requirements file, where a line may also be an option (`-r file`), a
 # path, or hold variables (`${NAME}`): so nothing goes there that is not of one of these forms.
 _URL = r"(?:git\+(?:https?|ssh|file)|https?|file)://[^\s$]+"
-_VERSIONS = r"[<>=!~][\w <>=!~.,*+]*"
+_VERSIONS = r"[<>=!~]{1,3} *\w[\w <>=!~.,*+]*"
 _MARKER = r";[ !\"%-~]*"  # printable, without # and $
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?) *(?:\[[\w .,-]*\])? *"

@@ -187,7 +187,7 @@ class EnvironmentStore:
 
     def _check(self, environment: Environment, request: PackageRequest) -> None:
         """Import the package in the new environment and run dissmodel's contract checks."""
-        report, output = self.inspect(environment)
+        report, output = self.inspect(environment, label=request.label)
         if report["error"]:
             raise ExecutorModuleMissing(
                 f"Package {request.label!r} was installed, but importing it fails: "
@@ -204,8 +204,19 @@ class EnvironmentStore:
                 output,
             )
 
-    def inspect(self, environment: Environment, module: str = "") -> tuple[dict[str, Any], str]:
+    def inspect(
+        self, environment: Environment, module: str = "", *, label: str = ""
+    ) -> tuple[dict[str, Any], str]:
         """Import a package's executors in its environment.
+
+        Parameters
+        ----------
+        environment : Environment
+            Where the package is installed.
+        module : str, optional
+            The module to import; the distribution's own ones by default.
+        label : str, optional
+            How messages call the package; its distribution's name by default.
 
         Returns
         -------
@@ -219,6 +230,7 @@ class EnvironmentStore:
         BuildFailed
             The interpreter died or did not end in time.
         """
+        package = label or environment.distribution
         with tempfile.TemporaryDirectory(prefix="check-") as scratch:
             report = Path(scratch) / "report.json"
             command = [str(environment.python), "-P", "-s", str(self._harness), "check"]
@@ -230,15 +242,15 @@ class EnvironmentStore:
             )
             if done.exit_code is None:
                 raise BuildFailed(
-                    f"Importing {environment.distribution!r} did not end within "
+                    f"Package {package!r} was installed, but importing it did not end within "
                     f"{self.uv.commands.timeout_seconds:g} s; a package must not compute at "
                     f"import.",
                     done.output_tail,
                 )
             if not report.exists():
                 raise BuildFailed(
-                    f"Importing {environment.distribution!r} ended the interpreter (exit code "
-                    f"{done.exit_code}); import it on your own machine to see why.",
+                    f"Package {package!r} was installed, but importing it ended the interpreter "
+                    f"(exit code {done.exit_code}); import it on your own machine to see why.",
                     done.output_tail,
                 )
             content: dict[str, Any] = json.loads(report.read_text())

@@ -23,6 +23,9 @@ MAX_BYTES = 256 * 1024
 
 PATH = "catalog.yaml"
 
+CATALOG_PREFIX = "catalog:"
+"""How an ``input_dataset`` names a data set of the registry's catalogue."""
+
 _MAX_DEPTH = 20
 _MAX_NODES = 20_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")

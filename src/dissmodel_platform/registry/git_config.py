@@ -230,7 +230,7 @@ def _safe_directories(access: GitAccess) -> list[Path]:
     if access.remote.path is not None:
         # The forms in which git looks for a repository behind a path.
         path = access.remote.path
-        directories += [path, path / ".git", path.with_name(path.name + ".git")]
+        directories += [path, path / ".git", Path(f"{path}.git")]
     return list(dict.fromkeys([*directories, *(path.resolve() for path in directories)]))
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dissmodel_platform.errors import RegistryError, RevisionNotFound
 from dissmodel_platform.registry.git import Git, GitOutput
+from dissmodel_platform.registry.git_faults import ADVICE, GitFailed, GitFault
 from dissmodel_platform.registry.signatures import SignaturePolicy, check_signature
 from dissmodel_platform.types import Revision
 
@@ -227,7 +228,12 @@ class MirrorReader:
 
     def _list(self, *arguments: str, prefix: bytes = b"") -> Iterator[TreeEntry]:
         output = self._run("ls-tree", "-z", *arguments).stdout
-        for mode, oid, size, path in _LISTED.findall(output):
+        listed = _LISTED.findall(output)
+        if len(listed) != output.count(b"\0"):  # git writes BAD for a size that it cannot read
+            raise GitFailed(
+                GitFault.CORRUPT, f"{ADVICE[GitFault.CORRUPT]}.", command=["git", "ls-tree"]
+            )
+        for mode, oid, size, path in listed:
             yield TreeEntry(
                 prefix + path, mode.decode(), oid.decode(), None if size == b"-" else int(size)
             )

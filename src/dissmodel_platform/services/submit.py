@@ -19,6 +19,7 @@ from dissmodel_platform.execution.staging import SOURCE_FIELD, InputReference, f
 from dissmodel_platform.experiments.queue import enqueue_run
 from dissmodel_platform.experiments.record import INLINE_COMMIT, Experiment, Source, Submission
 from dissmodel_platform.experiments.transitions import insert, set_queue_job
+from dissmodel_platform.registry.catalog import CATALOG_PREFIX
 from dissmodel_platform.registry.index import (
     Publication,
     find_publication,
@@ -35,9 +36,6 @@ from dissmodel_platform.storage.uris import LogicalUri
 from dissmodel_platform.types import ExperimentId, Priority
 
 INLINE_MODEL = "inline"
-
-CATALOG_PREFIX = "catalog:"
-"""How an ``input_dataset`` names a data set of the registry's catalogue."""
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,8 @@ class RegistrySync:
         blobs = await asyncio.to_thread(
             lambda: list(self._mirror.read_blobs([file.oid], max_bytes=MAX_CATALOG_BYTES + 1))
         )
-        return blobs[0].data or b"#" * (MAX_CATALOG_BYTES + 1)
+        content = blobs[0].data
+        return b"#" * (MAX_CATALOG_BYTES + 1) if content is None else content
 
     async def _publish_models(
         self, connection: Connection, publication: int, change: SnapshotChange, diff: Diff

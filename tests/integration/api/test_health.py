@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from dissmodel_platform.database.embedded import EmbeddedPostgres
-
-PROGRAM = [sys.executable, "-m", "dissmodel_platform", "api"]
+from tests.integration.api.role import serving
 
 
 @pytest.fixture
@@ -26,54 +18,6 @@ def database(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     """Run a PostgreSQL that may be stopped."""
     with EmbeddedPostgres(tmp_path / "pg") as server:
         yield server
-
-
-@contextmanager
-def serving(tmp_path: Path, url: str) -> Iterator[httpx.Client]:
-    """Run the role ``api`` and talk to it; it ends as it should."""
-    log = tmp_path / "api.log"
-    port = _free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*PROGRAM, "--port", str(port)],
-            env={
-                **os.environ,
-                "PLATFORM_HOME": str(tmp_path / "home"),
-                "DATABASE_URL": url,
-                "API_KEYS": "mine",
-                "PLATFORM_CANCEL_GRACE_SECONDS": "0",
-            },
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}",
-            headers={"X-API-Key": "mine"},
-            timeout=30,
-            trust_env=False,
-        ) as client:
-            deadline = time.monotonic() + 60
-            while True:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                try:
-                    client.get("/openapi.json")
-                    break
-                except httpx.ConnectError:
-                    time.sleep(0.05)
-            yield client
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_before_the_first_sync_it_is_healthy_and_not_ready(

@@ -283,3 +283,35 @@ async def test_two_sync_processes_take_turns(
     runs = await asyncio.gather(*(sync.run("test") for sync in both))
     assert [run.error for run in runs] == [None, None]
     assert sorted(len(run.added) for run in runs) == [0, 1]
+
+
+async def test_a_mirror_that_lost_one_file_withdraws_no_model(
+    database: Database, registry: Registry, sync: RegistrySync, make_mirror: MakeMirror
+) -> None:
+    registry.commit(files(registry, a=1, b=1))
+    await sync.run("test")
+    mirror = make_mirror()
+    for pack in mirror.directory.glob("objects/pack/*.pack"):
+        loose = pack.rename(tmp_pack := mirror.directory / "moved.pack")
+        registry.git(
+            "--git-dir", str(mirror.directory), "unpack-objects", "-q", stdin=loose.read_bytes()
+        )
+        tmp_pack.unlink()
+    for leftover in mirror.directory.glob("objects/pack/*"):
+        leftover.unlink()
+    publication = await latest_publication(database)
+    assert publication is not None
+    (lost,) = (e.oid for e in mirror.entries(publication.revision) if e.path == b"models/b.toml")
+    (mirror.directory / "objects" / lost[:2] / lost[2:]).unlink()
+    registry.commit(files(registry, a=2, b=1))
+    run = await sync.run("test")
+    assert (run.error, run.removed) == (None, [])
+    assert await served(database) == {"a": 2, "b": 1}
+
+
+async def test_an_empty_catalogue_is_no_large_one(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1), others=[(registry.FILE, b"catalog.yaml", b"")])
+    await sync.run("test")
+    assert [p["code"] for p in await list_problems(database)] == ["no-sources"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dissmodel_platform.api.downloads import RangeNotSatisfiable, read_range
@@ -12,6 +12,7 @@ sizes = st.integers(0, 2**63)
 positions = st.integers(0, 10**18 - 1)
 
 
+@settings(deadline=None)
 @given(sizes, st.none() | st.text() | st.from_regex(r"bytes=\d*-\d*"))
 @example(10, "bytes=" + "9" * 5000 + "-")
 @example(10, "bytes=-" + "9" * 5000)
@@ -26,6 +27,7 @@ def test_whatever_is_asked_the_answer_lies_within_the_file(size: int, header: st
         assert 0 <= start < end <= size
 
 
+@settings(deadline=None)
 @given(positions, positions, sizes)
 def test_a_range_with_both_ends_is_cut_to_the_file(first: int, last: int, size: int) -> None:
     header = f"bytes={first}-{last}"
@@ -38,6 +40,7 @@ def test_a_range_with_both_ends_is_cut_to_the_file(first: int, last: int, size: 
         assert read_range(header, size) == (first, min(last + 1, size))
 
 
+@settings(deadline=None)
 @given(positions, sizes)
 def test_an_open_range_runs_to_the_end(first: int, size: int) -> None:
     if first >= size:
@@ -47,6 +50,7 @@ def test_an_open_range_runs_to_the_end(first: int, size: int) -> None:
         assert read_range(f"bytes={first}-", size) == (first, size)
 
 
+@settings(deadline=None)
 @given(positions, sizes)
 def test_a_suffix_range_is_the_last_bytes_or_the_whole(length: int, size: int) -> None:
     if length == 0 or size == 0:

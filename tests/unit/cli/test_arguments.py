@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dissmodel_platform.cli.runs import read_arguments
@@ -52,11 +52,13 @@ def test_a_value_is_json_where_it_is_json_and_text_elsewhere(word: str, value: A
     assert read_arguments([word]) == ("", {"x": value})
 
 
+@settings(deadline=None)
 @given(names, json_values)
 def test_whatever_json_can_say_arrives(name: str, value: Any) -> None:
     assert read_arguments([f"{name}={json.dumps(value)}"]) == ("", {name: value})
 
 
+@settings(deadline=None)
 @given(names, st.text())
 def test_no_value_breaks_the_reading(name: str, text: str) -> None:
     _, parameters = read_arguments([f"{name}={text}"])

@@ -1,0 +1,105 @@
+"""Check a registry as it would be published: its files, their packages, and one run of each model.
+
+The files go through the code of the sync, the models through that of a run, in a platform of the
+check's own; what is found here is what a server would say after the merge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dissmodel_platform.services.check_files import read_registry
+from dissmodel_platform.services.check_model import ModelCheck, Tell
+from dissmodel_platform.services.check_report import CheckReport
+from dissmodel_platform.services.trial import open_trial
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.storage.tasks import see_through
+
+LONGEST_EXAMPLE_SECONDS = 600.0
+"""Wall-clock limit of an example's run; an operator's lower one counts."""
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What to check.
+
+    Attributes
+    ----------
+    directory : Path
+        Work tree of the registry.
+    base : str or None
+        A branch, tag or commit: only what was changed since then is checked; ``None``: everything.
+    builds : bool
+        Whether packages are installed, imported and run, or the files only read.
+    allow_local : bool
+        Whether packages may be local.
+    packages_directory : Path
+        Where environments and the package cache are kept from check to check.
+    """
+
+    directory: Path
+    base: str | None
+    builds: bool
+    allow_local: bool
+    packages_directory: Path
+
+
+async def check_registry(
+    request: CheckRequest, settings: Settings, scratch: Path, tell: Tell
+) -> CheckReport:
+    """Check a registry's work tree as it stands, committed or not.
+
+    After this, also when it is cancelled, no process that it started is left.
+
+    Parameters
+    ----------
+    settings : Settings
+        Limits of builds and runs.
+    scratch : Path
+        An empty directory that the caller removes.
+    tell : callable
+        Gets a line when something begins that takes a while.
+
+    Raises
+    ------
+    InvalidInput
+        There is no registry at ``request.directory``, or no such base.
+    """
+    begin = time.perf_counter()
+    reading = asyncio.to_thread(read_registry, request.directory, request.base, scratch)
+    contents = await see_through(reading)
+    report = CheckReport(contents.head, contents.base, contents.removed())
+    contents.report_on(report)
+    models = [
+        ModelCheck(reading.parsed.spec, contents, report.file(reading.file.path), tell)
+        for reading in contents.readings
+        if reading.parsed.spec is not None
+    ]
+    for model in models:
+        model.check_example()
+    if request.builds and models:
+        tell("starting a database of the check's own")
+        trial_settings = _trial_settings(settings, scratch / "platform", contents.tree.directory)
+        async with open_trial(
+            trial_settings, request.packages_directory, allow_local=request.allow_local
+        ) as trial:
+            await trial.publish(contents.change, contents.readings, contents.catalog)
+            for model in models:
+                await model.try_out(trial, allow_local=request.allow_local)
+    report.seconds = time.perf_counter() - begin
+    return report
+
+
+def _trial_settings(settings: Settings, home: Path, inputs: Path) -> Settings:
+    """Return the operator's limits with a home of the check's own."""
+    home.mkdir(mode=0o700)
+    run_timeout_seconds = min(settings.run_timeout_seconds, LONGEST_EXAMPLE_SECONDS)
+    changed = {
+        "home": home,
+        "input_directories": (inputs,),
+        "run_timeout_seconds": run_timeout_seconds,
+    }
+    return settings.model_copy(update=changed)

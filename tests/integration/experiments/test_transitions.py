@@ -1,0 +1,248 @@
+"""Each transition happens from the states it names, once, and for the attempt that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
+
+import pytest
+from procrastinate import App
+
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.execution.outputs import Artifact
+from dissmodel_platform.experiments.queries import get_experiment, list_artifacts, log_lines
+from dissmodel_platform.experiments.queue import enqueue_run
+from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.experiments.transitions import (
+    MOST_LOSSES,
+    cancel,
+    claim,
+    complete,
+    fail,
+    hand_back,
+    report,
+)
+from dissmodel_platform.services.cancel import cancel_experiment
+from dissmodel_platform.types import Priority, Sha256
+
+pytestmark = pytest.mark.anyio
+
+Submit = Callable[..., Awaitable[Experiment]]
+
+WORKER, OTHER = uuid4(), uuid4()
+
+
+def artifact(experiment: Experiment, name: str = "result.tif") -> Artifact:
+    uri = f"s3://dissmodel-outputs/experiments/{experiment.id}/{name}"
+    return Artifact(name, uri, Sha256("cd" * 32), 7, "image/tiff")
+
+
+async def claimed(database: Database, experiment: Experiment, worker: UUID = WORKER) -> Experiment:
+    taken = await claim(database, experiment.id, worker)
+    assert taken is not None
+    return taken
+
+
+async def finish(database: Database, attempt: Experiment) -> bool:
+    async with database.transaction() as connection:
+        return await complete(
+            connection, attempt, {"metrics": {}}, [artifact(attempt)], [LogLine("stdout", "end")]
+        )
+
+
+async def give_back(database: Database, attempt: Experiment, *, lost: bool = True) -> str | None:
+    async with database.transaction() as connection:
+        return await hand_back(connection, attempt, lost=lost)
+
+
+async def take_away(database: Database, experiment: Experiment) -> Experiment | None:
+    async with database.transaction() as connection:
+        return await cancel(connection, experiment.id)
+
+
+async def test_a_claim_counts_the_attempt_and_names_the_worker(
+    database: Database, submit: Submit
+) -> None:
+    experiment = await submit()
+    assert (experiment.status, experiment.attempt, experiment.started_at) == ("pending", 0, None)
+    taken = await claimed(database, experiment)
+    assert (taken.status, taken.attempt, taken.worker) == ("running", 1, str(WORKER))
+    assert taken.started_at is not None
+    assert taken.started_at >= experiment.created_at
+    assert await claim(database, experiment.id, OTHER) is None
+
+
+async def test_of_many_claims_at_once_one_gets_the_experiment(
+    database: Database, submit: Submit
+) -> None:
+    for _ in range(5):
+        experiment = await submit()
+        taken = await asyncio.gather(*(claim(database, experiment.id, uuid4()) for _ in range(8)))
+        [winner] = [attempt for attempt in taken if attempt is not None]
+        assert winner.attempt == 1
+        assert (await get_experiment(database, experiment.id)).worker == winner.worker
+
+
+async def test_a_result_is_published_whole(database: Database, submit: Submit) -> None:
+    attempt = await claimed(database, await submit())
+    assert await report(database, attempt, [LogLine("stdout", "one")], {"phase": "run"})
+    assert await finish(database, attempt)
+    ended = await get_experiment(database, attempt.id)
+    assert (ended.status, ended.outcome, ended.progress) == (
+        "completed", {"metrics": {}}, {"phase": "run"},
+    )  # fmt: skip
+    assert ended.finished_at is not None
+    assert await log_lines(database, attempt.id) == ["one", "end"]
+    [kept] = await list_artifacts(database, attempt.id)
+    assert kept == vars(artifact(attempt))
+    indexed = await database.fetch_one(
+        "SELECT sha256 FROM objects WHERE uri = %(uri)s", uri=kept["uri"]
+    )
+    assert indexed == {"sha256": kept["sha256"]}
+
+
+async def test_a_result_that_cannot_be_written_whole_is_not_written_at_all(
+    database: Database, submit: Submit
+) -> None:
+    attempt = await claimed(database, await submit())
+    twice = [artifact(attempt), artifact(attempt)]
+    with pytest.raises(Exception, match="duplicate key"):
+        async with database.transaction() as connection:
+            await complete(connection, attempt, {}, twice, [LogLine("stdout", "end")])
+    assert (await get_experiment(database, attempt.id)).status == "running"
+    assert await list_artifacts(database, attempt.id) == []
+    assert await log_lines(database, attempt.id) == []
+
+
+async def test_a_late_attempt_writes_nothing(database: Database, submit: Submit) -> None:
+    late = await claimed(database, await submit())
+    assert await give_back(database, late) == "pending"
+    current = await claimed(database, late, OTHER)
+    assert current.attempt == 2
+
+    assert not await report(database, late, [LogLine("stdout", "late")], {"percent": 99})
+    assert not await finish(database, late)
+    assert not await fail(database, late, {"late": True}, [LogLine("platform", "late")])
+    assert await give_back(database, late) is None
+
+    now = await get_experiment(database, late.id)
+    assert (now.status, now.worker, now.outcome, now.progress) == (
+        "running", str(OTHER), {}, None,
+    )  # fmt: skip
+    assert await log_lines(database, late.id) == []
+    assert await list_artifacts(database, late.id) == []
+    assert await finish(database, current)
+
+
+@pytest.mark.parametrize("how", ["complete", "fail", "cancel"])
+async def test_nothing_leaves_a_final_state(database: Database, submit: Submit, how: str) -> None:
+    attempt = await claimed(database, await submit())
+    if how == "complete":
+        assert await finish(database, attempt)
+    elif how == "fail":
+        assert await fail(database, attempt, {}, [])
+    else:
+        assert await take_away(database, attempt) is not None
+    before = await get_experiment(database, attempt.id)
+
+    assert await claim(database, attempt.id, OTHER) is None
+    assert not await report(database, attempt, [LogLine("stdout", "late")], None)
+    assert not await finish(database, attempt)
+    assert not await fail(database, attempt, {"late": True}, [])
+    assert await give_back(database, attempt) is None
+    assert await take_away(database, attempt) is None
+    assert await get_experiment(database, attempt.id) == before
+
+
+async def test_a_pending_experiment_has_nothing_to_end(database: Database, submit: Submit) -> None:
+    experiment = await submit()
+    assert not await finish(database, experiment)
+    assert not await fail(database, experiment, {}, [])
+    assert await give_back(database, experiment) is None
+    assert (await get_experiment(database, experiment.id)).status == "pending"
+
+
+async def test_cancel_and_complete_at_once_give_one_winner_and_no_half(
+    database: Database, submit: Submit
+) -> None:
+    seen = set()
+    for _ in range(20):
+        attempt = await claimed(database, await submit())
+        completed, cancelled = await asyncio.gather(
+            finish(database, attempt), take_away(database, attempt)
+        )
+        assert completed is (cancelled is None)
+        ended = await get_experiment(database, attempt.id)
+        assert ended.status == ("completed" if completed else "cancelled")
+        assert len(await list_artifacts(database, attempt.id)) == (1 if completed else 0)
+        seen.add(ended.status)
+    assert seen <= {"completed", "cancelled"}
+
+
+async def test_the_last_loss_that_is_allowed_fails_the_experiment(
+    database: Database, submit: Submit
+) -> None:
+    experiment = await submit()
+    for attempt in range(1, MOST_LOSSES + 1):
+        taken = await claimed(database, experiment)
+        assert taken.attempt == attempt
+        status = await give_back(database, taken)
+        assert status == ("failed" if attempt == MOST_LOSSES else "pending")
+    ended = await get_experiment(database, experiment.id)
+    assert (ended.status, ended.attempt) == ("failed", MOST_LOSSES)
+    assert ended.finished_at is not None
+
+
+async def test_an_attempt_that_a_stopped_worker_hands_back_is_no_loss(
+    database: Database, submit: Submit
+) -> None:
+    experiment = await submit()
+    for _ in range(MOST_LOSSES + 2):
+        assert await give_back(database, await claimed(database, experiment), lost=False) == (
+            "pending"
+        )
+    again = await get_experiment(database, experiment.id)
+    assert (again.worker, again.started_at, again.progress) == (None, None, None)
+
+
+async def test_the_row_and_its_job_are_written_together_or_not_at_all(
+    database: Database, queue: App, submit: Submit
+) -> None:
+    experiment = await submit(Priority.HIGH)
+    [job] = await jobs(database)
+    assert job["args"] == {"experiment_id": experiment.id}
+    assert (job["status"], job["priority"]) == ("todo", Priority.HIGH.rank)
+    row = await get_experiment(database, experiment.id)
+    assert row.queue_job_id == job["id"]
+
+    with pytest.raises(RuntimeError, match="after the job"):
+        async with database.transaction() as connection:
+            await enqueue_run(queue, connection, experiment.id, Priority.LOW)
+            raise RuntimeError("after the job")
+    assert [found["id"] for found in await jobs(database)] == [job["id"]]
+
+
+async def test_cancelling_a_pending_experiment_takes_its_job_out_of_the_queue(
+    database: Database, queue: App, submit: Submit
+) -> None:
+    experiment = await submit()
+    cancelled = await cancel_experiment(database, queue, experiment.id)
+    assert cancelled.status == "cancelled"
+    assert cancelled.finished_at is not None
+    assert await jobs(database) == []
+
+
+async def test_text_that_postgresql_does_not_hold_is_written_in_its_place(
+    database: Database, submit: Submit
+) -> None:
+    attempt = await claimed(database, await submit())
+    assert await report(database, attempt, [LogLine("stderr", "a\0b\ud800c")], None)
+    assert await log_lines(database, attempt.id) == ["a\N{SYMBOL FOR NULL}b?c"]
+
+
+async def jobs(database: Database) -> list[dict[str, object]]:
+    return await database.fetch_all(
+        "SELECT id, args, status::text, priority FROM procrastinate_jobs ORDER BY id"
+    )

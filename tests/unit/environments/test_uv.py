@@ -1,0 +1,234 @@
+"""The runner of commands: bounded, ended whole, interruptible, without the operator's secrets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dissmodel_platform.environments.commands import OUTPUT_TAIL_BYTES, Commands
+from dissmodel_platform.environments.uv import Uv
+from dissmodel_platform.errors import BuildFailed, BuildInterrupted
+
+PATIENCE_SECONDS = 30.0
+ENVIRONMENT = {"PATH": os.defpath}
+SECRETS = (
+    "API_KEYS",
+    "DATABASE_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "STORAGE_URL",
+    "PLATFORM_WEBHOOK_SECRET",
+    "UV_PUBLISH_TOKEN",
+    "GIT_ASKPASS",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+)
+
+# Writes its own id and a child's, then waits for the child.
+PARENT = "sleep 600 & echo $$ $! > started; wait"
+# The same, but the first process has ended when the command has.
+LEAVES_A_CHILD = "sleep 600 & echo $$ $! > started"
+# The same, and does not mind being asked to end.
+STUBBORN = f"trap '' TERM INT HUP; {PARENT}"
+
+
+def started(directory: Path) -> list[int]:
+    """Return the ids that a command wrote, once it has."""
+    file = directory / "started"
+    ids = file.read_text().split() if file.exists() else []
+    return [int(pid) for pid in ids]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.01)
+
+
+def assert_all_have_ended(directory: Path) -> None:
+    ids = started(directory)
+    assert len(ids) == 2
+    wait_until(lambda: not any(map(is_running, ids)), "the whole group has ended")
+
+
+@pytest.mark.parametrize("script", [PARENT, STUBBORN])
+def test_the_time_limit_ends_the_whole_group(tmp_path: Path, script: str) -> None:
+    commands = Commands(timeout_seconds=0.7)
+    done = commands.run(["/bin/sh", "-c", script], cwd=tmp_path, environment=ENVIRONMENT)
+    assert done.exit_code is None
+    assert_all_have_ended(tmp_path)
+
+
+def test_a_command_that_ends_takes_along_what_it_left_behind(tmp_path: Path) -> None:
+    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    done = commands.run(["/bin/sh", "-c", LEAVES_A_CHILD], cwd=tmp_path, environment=ENVIRONMENT)
+    assert done.exit_code == 0
+    assert_all_have_ended(tmp_path)
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -9 $$", -9)])
+def test_the_exit_code_is_told(tmp_path: Path, script: str, code: int) -> None:
+    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    done = commands.run(["/bin/sh", "-c", script], cwd=tmp_path, environment=ENVIRONMENT)
+    assert done.exit_code == code
+
+
+def test_the_last_of_the_output_is_kept_whatever_its_bytes(tmp_path: Path) -> None:
+    code = "import os; os.write(1, b'x' * 100_000); os.write(2, b'\\xff the end\\n')"
+    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    done = commands.run([sys.executable, "-c", code], cwd=tmp_path, environment=ENVIRONMENT)
+    assert done.output_tail.endswith("x\N{REPLACEMENT CHARACTER} the end")
+    assert len(done.output_tail) <= OUTPUT_TAIL_BYTES
+
+
+def test_a_command_has_no_input_to_wait_for(tmp_path: Path) -> None:
+    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    assert commands.run(["/bin/cat"], cwd=tmp_path, environment=ENVIRONMENT).exit_code == 0
+
+
+def test_a_program_that_is_not_there_is_told_and_does_not_count_as_running(tmp_path: Path) -> None:
+    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    finished = commands.run(["/nowhere/uv"], cwd=tmp_path, environment=ENVIRONMENT)
+    assert finished.exit_code == 126
+    assert "/nowhere/uv" in finished.output_tail
+    commands.interrupt()
+
+
+def test_a_command_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys\n"
+        "from dissmodel_platform.environments.commands import Commands\n"
+        "place = pathlib.Path(sys.argv[1])\n"
+        "Commands(timeout_seconds=600).run("
+        "['/bin/sh', '-c', 'echo $$ > pid.part; mv pid.part pid; exec sleep 600'], "
+        "cwd=place, environment={'PATH': '/usr/bin:/bin'})\n"
+    )
+    builder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    wait_until((tmp_path / "pid").exists, "the command runs")
+    command = int((tmp_path / "pid").read_text())
+    builder.kill()
+    builder.wait()
+    wait_until(lambda: not is_running(command), "the command has ended")
+
+
+def test_an_interrupt_ends_what_runs_and_refuses_what_is_new(tmp_path: Path) -> None:
+    commands = Commands(timeout_seconds=600)
+    directories = [tmp_path / "first", tmp_path / "second"]
+    with ThreadPoolExecutor(2) as threads:
+        running = []
+        for directory in directories:
+            directory.mkdir()
+            command = ["/bin/sh", "-c", STUBBORN]
+            running.append(
+                threads.submit(commands.run, command, cwd=directory, environment=ENVIRONMENT)
+            )
+        wait_until(lambda: all(map(started, directories)), "both commands run")
+        begin = time.monotonic()
+        commands.interrupt()
+        for each in running:
+            assert isinstance(each.exception(PATIENCE_SECONDS), BuildInterrupted)
+        assert time.monotonic() - begin < 5
+    for directory in directories:
+        assert_all_have_ended(directory)
+    with pytest.raises(BuildInterrupted):
+        commands.run(["/bin/sh", "-c", ": > new"], cwd=tmp_path, environment=ENVIRONMENT)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(BuildInterrupted):
+        commands.check()
+
+
+def test_no_command_slips_through_an_interrupt(tmp_path: Path) -> None:
+    commands = Commands(timeout_seconds=600)
+
+    def keep_starting() -> BaseException:
+        try:
+            while True:
+                commands.run(["/bin/true"], cwd=tmp_path, environment=ENVIRONMENT)
+        except BuildInterrupted as error:
+            return error
+
+    with ThreadPoolExecutor(4) as threads:
+        loops = [threads.submit(keep_starting) for _ in range(4)]
+        threading.Event().wait(0.2)
+        commands.interrupt()
+        assert all(isinstance(loop.result(PATIENCE_SECONDS), BuildInterrupted) for loop in loops)
+
+
+@pytest.fixture
+def uv(tmp_path: Path) -> Uv:
+    return Uv(tmp_path / "cache", tmp_path / "home", timeout_seconds=PATIENCE_SECONDS)
+
+
+def test_the_tool_sees_proxies_and_indexes_and_no_secrets(
+    uv: Uv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "a-secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example.org/simple")
+    monkeypatch.setenv("SSL_CERT_FILE", "/srv/certificates.pem")
+    environment = uv.environment()
+    assert not set(SECRETS) & set(environment)
+    assert "a-secret" not in environment.values()
+    assert environment["HTTPS_PROXY"] == "http://proxy.example.org:3128"
+    assert environment["UV_DEFAULT_INDEX"] == "https://index.example.org/simple"
+    assert environment["SSL_CERT_FILE"] == "/srv/certificates.pem"
+    assert environment["HOME"] == str(tmp_path / "home")
+    assert environment["UV_CACHE_DIR"] == str(tmp_path / "cache")
+
+
+def test_git_sees_neither_the_operators_settings_nor_a_terminal(uv: Uv, tmp_path: Path) -> None:
+    shown = subprocess.run(
+        ["git", "config", "--list", "--show-origin"],
+        cwd=tmp_path,
+        env=dict(uv.environment()),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert shown == [f"file:{tmp_path / 'home' / 'gitconfig'}\tsafe.directory=*"]
+    assert uv.environment()["GIT_TERMINAL_PROMPT"] == "0"
+
+
+def test_a_command_of_the_tool_ends_with_its_code_and_its_words(uv: Uv, tmp_path: Path) -> None:
+    assert uv.run(["--version"], cwd=tmp_path).output_tail.startswith("uv ")
+    refused = uv.run(["pip", "no-such-command"], cwd=tmp_path)
+    assert refused.exit_code == 2
+    assert "no-such-command" in refused.output_tail
+
+
+def test_a_command_of_the_tool_that_takes_too_long_says_which_setting_helps(
+    uv: Uv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "uv"
+    slow.write_text(f"#!/bin/sh\n{PARENT}\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("dissmodel_platform.environments.uv.find_uv_bin", lambda: str(slow))
+    uv.commands.timeout_seconds = 0.7
+    with pytest.raises(BuildFailed, match=r"`uv pip sync` .*0\.7 s; raise PLATFORM_BUILD_TIMEOUT"):
+        uv.run(["pip", "sync"], cwd=tmp_path)
+    assert_all_have_ended(tmp_path)
+
+
+def test_an_interrupt_reaches_the_tool(uv: Uv, tmp_path: Path) -> None:
+    uv.interrupt()
+    with pytest.raises(BuildInterrupted):
+        uv.run(["--version"], cwd=tmp_path)
