@@ -43,6 +43,7 @@ def platform(
         yield up
         assert up.stop() == 0
         assert "Traceback" not in up.said(), up.said()
+    shutil.rmtree(up.home)  # pytest keeps temporary directories; this one has a gigabyte
 
 
 @pytest.fixture
@@ -101,6 +102,7 @@ def fresh_up(platform: Up, tmp_path: Path) -> Iterator[Callable[..., Up]]:
     yield make
     for up in made:
         up.kill()
+        shutil.rmtree(up.home, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

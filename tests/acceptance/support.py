@@ -112,12 +112,15 @@ class Up:
         wait_until(self._is_ready, "/health says ready")
         return self
 
-    def stop(self, signum: int = signal.SIGTERM) -> int:
+    def stop(self, signum: int = signal.SIGTERM, *, patience_seconds: float = 0.0) -> int:
         """Ask it to end; returns the exit code once it has, with nothing left behind."""
         assert self.process is not None
         self.process.send_signal(signum)
         code = self.process.wait(60)
-        assert processes_below(self.home) == {}
+        if patience_seconds:
+            wait_until(lambda: not processes_below(self.home), "nothing is left", patience_seconds)
+        left = processes_below(self.home)
+        assert left == {}, left
         return code
 
     def kill(self) -> None:

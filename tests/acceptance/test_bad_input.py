@@ -9,73 +9,44 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.support import GRID, Up, commit, poll, submit_inline
+from tests.acceptance.support import GRID, Up, commit, poll, submit_inline, wait_until
 
 PROJECT = """
 [build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
+requires = []
+build-backend = "backend"
+backend-path = ["."]
 
 [project]
 name = "{name}"
 version = "0.1.0"
 requires-python = "{python}"
-dependencies = ["dissmodel"]
 """
-
-EXECUTORS = '''
-"""Two executors: one that works, one that does not."""
-
-from dissmodel.executor import ModelExecutor
-
-
-class Working(ModelExecutor):
-    name = "working"
-
-    def load(self, record):
-        return None
-
-    def run(self, data, record):
-        return data
-
-    def save(self, result, record):
-        record.status = "completed"
-        return record
-
-
-class Raising(Working):
-    name = "raising"
-
-    def run(self, data, record):
-        return self._divide(record.parameters["rate"])
-
-    def _divide(self, rate):
-        raise ValueError(f"the rate of {rate} leads nowhere")
-'''
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make small git repositories, each a package with one fault."""
+def packages(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Make small git repositories, each a package with one fault; returns where they are."""
     place = tmp_path_factory.mktemp("packages")
-
-    def make(name: str, *, python: str = ">=3.11", **files: str) -> None:
-        project = {"pyproject.toml": PROJECT.format(name=name, python=python)}
-        commit(place / name, {**project, **files}, tag="v0.1.0")
-
-    make("two-executors", **{"two_executors.py": EXECUTORS})
-    make("from-the-future", python=">=3.99", **{"from_the_future.py": EXECUTORS})
     broken = "raise SystemExit('the compiler of the ancients is missing')\n"
-    make("unbuildable", **{"unbuildable.py": EXECUTORS, "setup.py": broken})
-    return place
+    for name, python in (("unbuildable", ">=3.11"), ("from-the-future", ">=3.99")):
+        project = PROJECT.format(name=name, python=python)
+        commit(place / name, {"pyproject.toml": project, "backend.py": broken}, tag="v0.1.0")
+    return f"git+{place.as_uri()}"
 
 
 @pytest.fixture
-def end_of(http: httpx.Client, packages: Path) -> Callable[..., dict[str, Any]]:
+def example(platform: Up) -> str:
+    """Say where the example's package is, without its tag."""
+    return f"git+{(platform.home / 'local' / 'coastal-flood').as_uri()}"
+
+
+@pytest.fixture
+def end_of(http: httpx.Client) -> Callable[..., dict[str, Any]]:
     """Run an inline spec to its end."""
 
-    def run(package: str, class_name: str | None = "working", **request: Any) -> dict[str, Any]:
-        spec = f'[model]\npackage = "{package.format(packages=packages.as_uri())}"\n'
+    def run(package: str, class_name: str | None = "any", **request: Any) -> dict[str, Any]:
+        spec = f'[model]\npackage = "{package}"\n'
         spec += f'class = "{class_name}"\n' if class_name else ""
         return poll(http, submit_inline(http, spec, **request)["job_id"])
 
@@ -246,44 +217,46 @@ def test_a_package_that_no_index_has(end_of: Callable[..., dict[str, Any]]) -> N
     assert_last_line(end_of(package), package, "not found")
 
 
-def test_a_package_whose_repository_is_not_there(end_of: Callable[..., dict[str, Any]]) -> None:
-    job = end_of("git+{packages}/absent@v0.1.0")
-    assert_last_line(job, "absent", "repository is not found")
+def test_a_package_whose_repository_is_not_there(
+    end_of: Callable[..., dict[str, Any]], packages: str
+) -> None:
+    assert_last_line(end_of(f"{packages}/absent@v0.1.0"), "absent", "repository is not found")
 
 
 def test_a_version_that_no_index_has(end_of: Callable[..., dict[str, Any]]) -> None:
     assert_last_line(end_of("dissmodel==99.99"), "dissmodel==99.99", "no such version")
 
 
-def test_a_tag_that_the_repository_has_not(end_of: Callable[..., dict[str, Any]]) -> None:
-    job = end_of("git+{packages}/two-executors@v9.9")
-    assert_last_line(job, "two-executors@v9.9", "no such version")
+def test_a_tag_that_the_repository_has_not(
+    end_of: Callable[..., dict[str, Any]], example: str
+) -> None:
+    assert_last_line(end_of(f"{example}@v9.9"), "coastal-flood@v9.9", "no such version")
 
 
-def test_a_package_whose_build_fails(end_of: Callable[..., dict[str, Any]]) -> None:
-    job = end_of("git+{packages}/unbuildable@v0.1.0")
+def test_a_package_whose_build_fails(end_of: Callable[..., dict[str, Any]], packages: str) -> None:
+    job = end_of(f"{packages}/unbuildable@v0.1.0")
     assert_last_line(job, "unbuildable", "build failed")
-    assert any("compiler of the ancients" in line for line in job["logs"])
+    assert any("compiler of the ancients" in line for line in job["logs"][:-1])
 
 
-def test_a_package_for_another_python(end_of: Callable[..., dict[str, Any]]) -> None:
-    job = end_of("git+{packages}/from-the-future@v0.1.0")
+def test_a_package_for_another_python(end_of: Callable[..., dict[str, Any]], packages: str) -> None:
+    job = end_of(f"{packages}/from-the-future@v0.1.0")
     assert_last_line(job, "from-the-future", "no matching Python")
 
 
 def test_a_failed_environment_is_told_in_the_listing_of_models(
-    platform: Up, http: httpx.Client, packages: Path
+    platform: Up, http: httpx.Client, packages: str
 ) -> None:
-    package = f"git+{packages.as_uri()}/absent@v0.1.0"
-    spec = f'[model]\nclass = "working"\npackage = "{package}"\n'
+    spec = f'[model]\nclass = "any"\npackage = "{packages}/absent@v0.1.0"\n'
     commit(platform.registry, {"models/homeless.toml": spec})
     assert http.post("/admin/sync").status_code == 200
-    submitted = http.post("/submit_job", json={"model_name": "homeless", "input_dataset": ""})
-    assert poll(http, submitted.json()["job_id"])["status"] == "failed"
-    models = {m["name"]: m for m in http.get("/models?limit=1000").json()["models"]}
-    environment = models["homeless"]["environment"]
-    assert environment["state"] == "failed"
-    assert "repository is not found" in environment["error"]
+
+    def failed() -> dict[str, Any] | None:
+        models = {m["name"]: m for m in http.get("/models?limit=1000").json()["models"]}
+        environment = models["homeless"]["environment"]
+        return environment if environment["state"] == "failed" else None
+
+    assert "repository is not found" in wait_until(failed, "its build has failed")["error"]
     commit(platform.registry, {"models/homeless.toml": None})
     assert http.post("/admin/sync").json()["removed"] == ["homeless"]
 
@@ -292,32 +265,33 @@ def test_a_failed_environment_is_told_in_the_listing_of_models(
 
 
 def test_a_model_that_raises_says_what_it_raised_below_the_traceback(
-    end_of: Callable[..., dict[str, Any]],
+    end_of: Callable[..., dict[str, Any]], example: str, grid: dict[str, Any]
 ) -> None:
-    package = "git+{packages}/two-executors@v0.1.0"
-    job = end_of(package, "raising", parameters={"rate": 7})
+    parameters = {"end_time": -7}
+    job = end_of(
+        f"{example}@v0.1.0", "flood_vector", parameters=parameters, input_dataset=grid["uri"]
+    )
     assert job["status"] == "failed"
     *above, last = job["logs"]
-    assert last == "the rate of 7 leads nowhere"
+    assert last == "end_time is -7; it must be a whole number of years, 0 to 2147483647."
     text = "\n".join(above)
     assert text.count("Traceback (most recent call last)") == 1
-    assert "two_executors.py" in text
-    assert "in _divide" in text
+    assert "flood_executor.py" in text
+    assert "raise ValueError(" in text
     assert job["output_path"] is None
     assert job["output_sha256"] is None
 
 
 @pytest.mark.parametrize("class_name", [None, "walking"])
 def test_a_missing_or_unknown_class_is_answered_with_those_that_the_package_registers(
-    end_of: Callable[..., dict[str, Any]], class_name: str | None
+    end_of: Callable[..., dict[str, Any]], example: str, class_name: str | None
 ) -> None:
-    job = end_of("git+{packages}/two-executors@v0.1.0", class_name)
+    job = end_of(f"{example}@v0.1.0", class_name)
     assert job["status"] == "failed"
     last = job["logs"][-1]
     assert "class" in last
-    assert "raising, working" in last
-    if class_name:
-        assert class_name in last
+    assert "flood_vector" in last
+    assert (class_name or "no `class`") in last
 
 
 def test_an_unknown_class_without_a_package_is_answered_with_the_built_in_ones(

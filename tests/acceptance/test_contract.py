@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -698,7 +699,7 @@ def test_everything_but_the_public_paths_refuses_a_stranger(stranger: httpx.Clie
     paths = stranger.get("/openapi.json").json()["paths"]
     walked = 0
     for path, operations in paths.items():
-        if path in PUBLIC or path.startswith("/d/"):
+        if path in PUBLIC or path.startswith(("/d/", "/webhooks/")):
             continue
         for method in operations:
             url = re.sub(r"\{[^}]*\}", "x", path)
@@ -708,6 +709,8 @@ def test_everything_but_the_public_paths_refuses_a_stranger(stranger: httpx.Clie
                 assert answer.headers["WWW-Authenticate"]
             walked += 1
     assert walked >= 14
+    assert_problem(stranger.get("/d/x/y"), 403)
+    assert_problem(stranger.post("/webhooks/github", json={}), 403)
     for path in ("/redoc", "/nothing", "/jobs/", "/docs/oauth2-redirect", "/health/"):
         assert_problem(stranger.get(path), 401)
 
@@ -756,6 +759,8 @@ def test_every_error_has_the_one_shape(http: httpx.Client) -> None:
     assert_problem(http.post("/submit_job", content=half, headers=headers), 422)
     assert_problem(http.get("/models/%00"), 422)
     assert_problem(http.get("/models?cursor=%00"), 422)
+    cursor = base64.urlsafe_b64encode(b'["2026-01-01T00:00:00+00:00", "\\u0000"]').decode()
+    assert_problem(http.get("/jobs", params={"cursor": cursor}), 422)
 
 
 def test_the_picture_of_the_whole_is_served_to_people(stranger: httpx.Client) -> None:

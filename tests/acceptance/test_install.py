@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,21 +39,29 @@ def run(*command: object, code: int = 0, **variables: str) -> subprocess.Complet
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give the installs of this module one package cache."""
-    return {"UV_CACHE_DIR": str(tmp_path_factory.mktemp("cache")), "UV_LINK_MODE": "hardlink"}
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make the place of everything that this module builds and installs."""
+    directory = tmp_path_factory.mktemp("install")
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, cache: dict[str, str]) -> Path:
+def cache(place: Path) -> dict[str, str]:
+    """Give the installs of this module one package cache."""
+    return {"UV_CACHE_DIR": str(place / "cache"), "UV_LINK_MODE": "hardlink"}
+
+
+@pytest.fixture(scope="module")
+def wheel(place: Path, cache: dict[str, str]) -> Path:
     """Build the wheel from a checkout in which somebody has worked."""
-    checkout = tmp_path_factory.mktemp("checkout")
+    checkout = place / "checkout"
+    checkout.mkdir()
     for name in INTO_THE_WHEEL:
-        place = CHECKOUT / name
-        if place.is_dir():
-            shutil.copytree(place, checkout / name)
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, checkout / name)
         else:
-            shutil.copy(place, checkout)
+            shutil.copy(CHECKOUT / name, checkout)
     example = checkout / "examples" / "coastal-flood"
     for left_over in (
         "coastal_flood/__pycache__/grid.cpython-311.pyc",
@@ -81,15 +90,15 @@ def make_environment(directory: Path, requirement: str, cache: dict[str, str]) -
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, wheel: Path, cache: dict[str, str]) -> Path:
+def base(place: Path, wheel: Path, cache: dict[str, str]) -> Path:
     """Install the wheel alone."""
-    return make_environment(tmp_path_factory.mktemp("base") / "env", str(wheel), cache)
+    return make_environment(place / "base", str(wheel), cache)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, wheel: Path, cache: dict[str, str]) -> Path:
+def server(place: Path, wheel: Path, cache: dict[str, str]) -> Path:
     """Install the wheel with the extra."""
-    return make_environment(tmp_path_factory.mktemp("server") / "env", f"{wheel}[server]", cache)
+    return make_environment(place / "server", f"{wheel}[server]", cache)
 
 
 def test_the_wheel_holds_code_and_templates_and_nothing_left_over(wheel: Path) -> None:

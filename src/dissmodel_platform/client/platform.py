@@ -50,7 +50,7 @@ class Platform:
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
         if key and not (key.isascii() and key.isprintable()):
-            raise ClientError("The API key holds a character that no key has; check it.")
+            raise ClientError("The API key holds a character that a header cannot carry; check it.")
         headers = {"X-API-Key": key} if key else {}
         try:
             self._http = httpx.Client(

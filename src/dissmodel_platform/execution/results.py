@@ -63,7 +63,8 @@ def read_result(directory: Path, exit_: Exit, *, was_stopped: bool) -> RunRecord
         record = RunRecord.model_validate(content["record"])
     except ValidationError as error:
         faults = "; ".join(
-            f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors(include_input=False)
+            f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
         )
         raise ModelFailed(f"The record that save() returned does not fit: {faults}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -119,28 +119,6 @@ print(store.acquire(lock, request).built)
 """
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.5])
-def test_a_killed_build_leaves_nothing_that_is_taken_for_an_environment(
-    store: EnvironmentStore, request_: Any, lock: Lock, tmp_path: Path, moment: float
-) -> None:
-    (tmp_path / "pylock.toml").write_text(lock.text)
-    builder = subprocess.Popen(
-        [sys.executable, "-c", _BUILDER, str(tmp_path), request_.package],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    until(lambda: entries(store))
-    time.sleep(moment)  # somewhere in the middle, another place each time
-    builder.kill()
-    builder.wait()
-    left = entries(store)
-    key = environment_key(lock, request_)
-    acquired = store.acquire(lock, request_)
-    assert acquired.built is (key not in left)
-    assert entries(store) == [key]
-    subprocess.run([str(acquired.environment.python), "-c", "import good_model"], check=True)
-
-
 def test_a_directory_without_a_marker_is_no_environment(
     store: EnvironmentStore, request_: Any, lock: Lock
 ) -> None:

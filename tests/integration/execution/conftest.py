@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from procrastinate import App
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -43,15 +42,6 @@ PATIENCE_SECONDS = 60.0
 def anyio_backend() -> str:
     """Run these tests on one event loop, since the fork servers belong to it."""
     return "asyncio"
-
-
-async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
-    """Wait for a condition and return what made it true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.02)
-    return value
 
 
 @dataclass(frozen=True)
@@ -144,8 +134,33 @@ class Lab:
                     return line.text.removeprefix(start).strip() or "nothing"
             return None
 
-        text: str = await until(found)
+        text: str = await self.until(found)
         return text
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for a condition, which may be asynchronous, and return what made it true."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            value = condition()
+            value = await value if isinstance(value, Awaitable) else value
+            if value:
+                return value
+            assert time.monotonic() < deadline, "the condition did not come true"
+            await asyncio.sleep(0.02)
+
+    async def gone(self, *pids: int) -> None:
+        """Wait until processes have ended."""
+        await self.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+    async def ended(self, experiment: Experiment) -> Experiment:
+        """Wait until an experiment has ended, and return it."""
+
+        async def is_final() -> Experiment | None:
+            now = await self.get(experiment)
+            return now if now.status.is_final else None
+
+        final: Experiment = await self.until(is_final)
+        return final
 
     async def files(self, experiment: Experiment) -> dict[str, bytes]:
         """Return the artifacts' bytes by name."""
@@ -211,11 +226,6 @@ async def lab_database(lab_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture(scope="session")
-async def lab_queue(lab_database: Database) -> App:
-    return await open_queue(lab_database)
-
-
-@pytest.fixture(scope="session")
 def lab_store(lab_settings: Settings) -> ObjectStore:
     return open_object_store(None, lab_settings.objects_directory)
 
@@ -230,24 +240,51 @@ async def launcher() -> AsyncIterator[Launcher]:
 @pytest.fixture(scope="session")
 async def lab(
     lab_database: Database,
-    lab_queue: App,
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> Lab:
+    """Open the lab that most tests share: each has its own experiments in it."""
+    return await _open_lab(
+        lab_database, lab_store, lab_settings, launcher, environments, repositories
+    )
+
+
+@pytest.fixture
+async def empty_lab(
+    database: Database,
+    lab_store: ObjectStore,
+    lab_settings: Settings,
+    launcher: Launcher,
+    environments: EnvironmentStore,
+    repositories: Any,
+) -> Lab:
+    """Open a lab with a database of its own, for tests whose workers take whatever is there."""
+    return await _open_lab(database, lab_store, lab_settings, launcher, environments, repositories)
+
+
+async def _open_lab(
+    database: Database,
+    store: ObjectStore,
+    settings: Settings,
+    launcher: Launcher,
+    environments: EnvironmentStore,
+    repositories: Any,
+) -> Lab:
     worker = uuid4()
-    await register_worker(lab_database, worker)
+    await register_worker(database, worker)
+    queue = await open_queue(database)
     parts = RunnerParts(
-        database=lab_database,
-        queue=lab_queue,
-        store=lab_store,
-        preparer=Preparer(lab_database, environments, allow_local=True),
-        stager=Stager(lab_store, lab_settings.input_cache_directory, max_bytes=10**9),
+        database=database,
+        queue=queue,
+        store=store,
+        preparer=Preparer(database, environments, allow_local=True),
+        stager=Stager(store, settings.input_cache_directory, max_bytes=10**9),
         launcher=launcher,
-        settings=lab_settings,
+        settings=settings,
         worker=worker,
     )
-    submitter = Submitter(lab_database, lab_queue, lab_settings)
+    submitter = Submitter(database, queue, settings)
     return Lab(parts, submitter, repositories.requirement("behaviours"))

@@ -15,19 +15,13 @@ from dissmodel_platform.services.cancel import cancel_experiment
 pytestmark = pytest.mark.anyio
 
 
-async def gone(*pids: int) -> None:
-    for pid in pids:
-        while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.02)
-
-
 async def test_cancelling_a_run_ends_its_children_and_publishes_nothing(lab: Any) -> None:
     experiment = await lab.submit("spawns")
     running = asyncio.create_task(lab.runner().run(experiment.id))
     pids = [int(pid) for pid in (await lab.wait_for_line(experiment, "spawned ")).split()]
     await cancel_experiment(lab.database, lab.parts.queue, experiment.id)
     await running
-    await gone(*pids)
+    await lab.gone(*pids)
     ended = await lab.get(experiment)
     assert ended.status == "cancelled"
     assert await lab.files(ended) == {}
@@ -39,7 +33,7 @@ async def test_children_that_a_model_leaves_behind_end_with_its_run(lab: Any) ->
     experiment = await lab.run("spawns", {"wait": False})
     assert await lab.result(experiment) == "left them"
     pids = [int(pid) for pid in (await lab.wait_for_line(experiment, "spawned ")).split()]
-    await gone(*pids)
+    await lab.gone(*pids)
 
 
 async def test_a_pending_experiment_that_is_cancelled_never_runs_and_leaves_no_job(
@@ -65,7 +59,7 @@ async def test_a_call_that_is_cancelled_stops_the_model_and_hands_the_experiment
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await gone(pid)
+    await lab.gone(pid)
     handed_back = await lab.get(experiment)
     assert (handed_back.status, handed_back.worker) == ("pending", None)
     job = await lab.database.fetch_one(
@@ -90,7 +84,7 @@ async def test_an_attempt_that_was_given_to_another_worker_is_stopped_and_writes
     )
     before = await lab.log(experiment)
     await running
-    await gone(pid)
+    await lab.gone(pid)
     assert (await lab.get(experiment)).status == "running"
     assert await lab.log(experiment) == before
     await cancel_experiment(lab.database, lab.parts.queue, experiment.id)
@@ -110,8 +104,7 @@ async def test_a_start_that_is_cancelled_leaves_no_run_that_nobody_watches(
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert server.runs == {}
-    while children(server):
-        await asyncio.sleep(0.02)
+    await lab.until(lambda: not children(server))
     assert (await lab.run("draws")).outcome["start_mode"] == "fork"
 
 

@@ -79,7 +79,7 @@ async def test_a_killed_fork_server_costs_an_attempt_and_a_new_one_takes_its_pla
     run = int(await lab.wait_for_line(experiment, "waiting as "))
     os.kill(_parent(run), signal.SIGKILL)
     await running
-    await _gone(run)
+    await lab.gone(run)
     assert (await lab.get(experiment)).status == "pending"
     await lab.runner().run(experiment.id)
     ended = await lab.get(experiment)
@@ -92,7 +92,7 @@ async def test_the_time_limit_ends_a_run_that_is_deaf_to_sigterm(lab: Any) -> No
     experiment = await lab.run("waits", {"deaf": True}, runner=runner)
     assert experiment.status == "failed"
     assert "after its time limit of 1.5 s" in await lab.last_line(experiment)
-    await _gone(int(await lab.wait_for_line(experiment, "waiting as ")))
+    await lab.gone(int(await lab.wait_for_line(experiment, "waiting as ")))
 
 
 async def test_the_memory_limit_fails_the_run_alone(lab: Any) -> None:
@@ -178,8 +178,3 @@ async def test_what_is_left_of_a_run_is_removed_however_it_ended(lab: Any) -> No
 def _parent(pid: int) -> int:
     status = Path(f"/proc/{pid}/stat").read_text()
     return int(status.rpartition(")")[2].split()[1])
-
-
-async def _gone(pid: int) -> None:
-    while Path(f"/proc/{pid}").exists():
-        await asyncio.sleep(0.02)

@@ -30,12 +30,10 @@ async def environment(lab: Any) -> Environment:
     return found
 
 
-async def test_a_package_that_starts_threads_at_import_runs_in_a_fresh_process(
-    lab: Any, repositories: Any
-) -> None:
-    package = repositories.requirement("threads-at-import")
-    first = await lab.run("threads-at-import", package=package)
-    second = await lab.run("threads-at-import", package=package)
+async def test_a_package_that_starts_threads_at_import_runs_in_a_fresh_process(lab: Any) -> None:
+    module = "behaviours.threads_at_import"
+    first = await lab.run("threads-at-import", executor_module=module)
+    second = await lab.run("threads-at-import", executor_module=module)
     assert (first.outcome["start_mode"], second.outcome["start_mode"]) == ("fresh", "fresh")
     assert await lab.result(first) != await lab.result(second)
 
@@ -94,9 +92,7 @@ async def test_closing_ends_servers_runs_and_fresh_processes(lab: Any) -> None:
         await launcher.close()
         tasks.append(task)
     await asyncio.gather(*tasks)
-    for pid in pids:
-        while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.02)
+    await lab.gone(*pids)
 
 
 async def test_a_server_that_has_died_takes_no_run(
@@ -125,13 +121,14 @@ async def test_an_import_that_ends_the_interpreter_leaves_nothing(environment: E
         await Harness.start(environment, "behaviours.ends_at_import", fresh=False)
 
 
-async def test_a_start_that_is_cancelled_ends_the_process(environment: Environment) -> None:
+async def test_a_start_that_is_cancelled_ends_the_process(
+    lab: Any, environment: Environment
+) -> None:
     before = _children()
     starting = asyncio.create_task(
         Harness.start(environment, "behaviours.hangs_at_import", fresh=True)
     )
-    while _children() == before:
-        await asyncio.sleep(0.01)
+    await lab.until(lambda: _children() != before)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

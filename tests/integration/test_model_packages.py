@@ -1,0 +1,58 @@
+"""The suites of the packages that travel with the platform, each in an environment of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dissmodel_platform.environments.uv import Uv
+
+ROOT = Path(__file__).parents[2]
+BUILTIN = ROOT / "src" / "dissmodel_platform" / "builtin_executors"
+EXAMPLE = ROOT / "examples" / "coastal-flood"
+
+
+@pytest.mark.parametrize(
+    ("requirements", "suite"),
+    [
+        ([str(BUILTIN), "pytest>=8.3", "scipy>=1.12"], ROOT / "tests" / "builtin_executors"),
+        ([f"{EXAMPLE}[test]"], EXAMPLE),
+    ],
+    ids=["built-in executors", "coastal-flood"],
+)
+def test_a_packages_own_suite_passes_where_only_the_package_is_installed(
+    requirements: list[str], suite: Path, packages_directory: Path
+) -> None:
+    place = packages_directory / "suites" / suite.name
+    place.mkdir(parents=True)
+    uv = Uv(packages_directory / "cache", place / "home", timeout_seconds=600)
+    python = place / "venv" / "bin" / "python"
+    for arguments in (
+        ["venv", "--quiet", "--python", sys.executable, str(place / "venv")],
+        ["pip", "install", "--quiet", "--python", str(python), *requirements],
+    ):
+        done = uv.run(arguments, cwd=place)
+        assert done.exit_code == 0, done.output_tail
+
+    report = place / "report.xml"
+    environment = {
+        **uv.environment(),
+        "PYTHONPYCACHEPREFIX": str(place / "bytecode"),  # none beside the sources
+    }
+    suite_run = subprocess.run(
+        [str(python), "-P", "-m", "pytest", "-q", f"--junitxml={report}"],
+        cwd=suite,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert suite_run.returncode == 0, suite_run.stdout[-5_000:]
+    counts = ElementTree.parse(report).getroot().find("testsuite")
+    assert counts is not None
+    assert int(counts.attrib["tests"]) > 0
+    assert int(counts.attrib["skipped"]) == 0
