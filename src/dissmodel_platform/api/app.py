@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         redoc_url=None,
+        strict_content_type=False,  # older clients send JSON without saying so
         swagger_ui_oauth2_redirect_url=None,
     )
     app.add_middleware(KeyGuard)

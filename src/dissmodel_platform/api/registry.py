@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 
 from dissmodel_platform.access.keys import Caller, Scope
-from dissmodel_platform.api.context import Parts, requires
+from dissmodel_platform.api.context import Context, Parts, requires
 from dissmodel_platform.api.schemas import (
     Accepted,
     AcceptRequest,
@@ -17,6 +17,7 @@ from dissmodel_platform.api.schemas import (
     RegistryProblems,
     RegistrySyncs,
     SyncAnswer,
+    SyncResult,
 )
 from dissmodel_platform.registry import holds, index, sync_runs
 from dissmodel_platform.services.sync import ask_for_sync
@@ -66,12 +67,12 @@ async def catalog(
 
 
 @router.post("/admin/sync", summary="Sync the registry now", tags=["administration"])
-async def sync(parts: Parts, _: Annotated[Caller, Depends(requires(Scope.ADMIN))]) -> SyncAnswer:
+async def sync(parts: Parts, _: Annotated[Caller, Depends(requires(Scope.ADMIN))]) -> SyncResult:
     """Wait until the sync process has looked at the remote, and say what changed.
 
     Never answers a success when git failed.
     """
-    return sync_answer(await ask_for_sync(parts.database, "api"))
+    return await _result(parts, await ask_for_sync(parts.database, "api"))
 
 
 @router.post("/admin/registry/accept", summary="Publish a held commit", tags=["administration"])
@@ -83,14 +84,21 @@ async def accept(
     """Accept the commit that waits, and sync."""
     revision = await holds.accept(parts.database, body.commit, accepted_by=caller.name)
     run = await ask_for_sync(parts.database, "accept")
-    return Accepted(accepted_commit=revision, sync=sync_answer(run))
+    return Accepted(accepted_commit=revision, sync=await _result(parts, run))
+
+
+async def _result(parts: Context, run: sync_runs.SyncRun) -> SyncResult:
+    problems = [RegistryProblem(**row) for row in await index.list_problems(parts.database)]
+    return SyncResult(**sync_answer(run).model_dump(), problems=problems)
 
 
 def sync_answer(run: sync_runs.SyncRun) -> SyncAnswer:
     """Return a run as the API shows it."""
+    shown = {name: value for name, value in vars(run).items() if name not in ("id", "problems")}
     return SyncAnswer(
         message=run.message,
         run_id=str(run.id),
+        problem_count=run.problems,
         duration_seconds=run.duration_seconds,
-        **{name: value for name, value in vars(run).items() if name != "id"},
+        **shown,
     )

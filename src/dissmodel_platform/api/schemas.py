@@ -148,6 +148,17 @@ class DownloadLink(BaseModel):
     expires_in_hours: float
 
 
+class RegistryProblem(BaseModel):
+    """What is wrong with one file of the registry."""
+
+    path: str
+    line: int | None
+    column: int | None
+    severity: str
+    code: str
+    message: str
+
+
 class SyncAnswer(BaseModel):
     """What a sync found and published."""
 
@@ -166,10 +177,16 @@ class SyncAnswer(BaseModel):
     changed_keys: dict[str, list[str]] = Field(
         description="For each changed model, the keys of its spec that differ."
     )
-    problems: int
+    problem_count: int
     started_at: datetime | None
     finished_at: datetime | None
     duration_seconds: float | None
+
+
+class SyncResult(SyncAnswer):
+    """The sync that was asked for, with what is wrong with the registry's files."""
+
+    problems: list[RegistryProblem]
 
 
 class RegistrySyncs(BaseModel):
@@ -193,7 +210,7 @@ class Accepted(BaseModel):
     """The commit that was accepted, and the sync that followed."""
 
     accepted_commit: str
-    sync: SyncAnswer
+    sync: SyncResult
 
 
 class Catalog(BaseModel):
@@ -229,17 +246,6 @@ class ModelHistory(BaseModel):
 
     model_name: str
     versions: list[ModelVersion]
-
-
-class RegistryProblem(BaseModel):
-    """What is wrong with one file of the registry."""
-
-    path: str
-    line: int | None
-    column: int | None
-    severity: str
-    code: str
-    message: str
 
 
 class RegistryProblems(BaseModel):

@@ -149,7 +149,8 @@ class Submitter:
             )
         faults |= input_faults
         if faults:
-            raise InvalidInput(" ".join(f"{name}: {text}" for name, text in faults.items()), faults)
+            told = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in faults.items())
+            raise InvalidInput(f"{told}.", faults)
         submission = Submission(
             model_name=spec.name,
             model_commit=model_commit,

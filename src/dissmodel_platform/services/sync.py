@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from dissmodel_platform.database.pool import Connection, Database, Listener
 from dissmodel_platform.errors import (
     DatabaseError,
+    GitError,
     RegistryError,
     SettingsError,
     SyncTimeout,
@@ -133,8 +134,10 @@ async def ask_for_sync(
 
     Raises
     ------
+    GitError
+        git failed; carries what it said.
     RegistryError
-        git failed, or what it fetched cannot be published.
+        What it fetched cannot be published.
     SyncTimeout
         The sync process did not answer.
     """
@@ -147,8 +150,10 @@ async def ask_for_sync(
                 f"`dissmodel-platform registry sync --watch` running?"
             )
         await asyncio.sleep(_POLL_SECONDS)
+    if run.error is not None and run.git_output:
+        raise GitError(run.message, stderr_tail=run.git_output)
     if run.error is not None:
-        raise RegistryError(f"The sync failed: {run.error}")
+        raise RegistryError(run.message)
     return run
 
 

@@ -150,7 +150,7 @@ async def test_a_job_that_points_at_a_run_in_progress_does_not_disturb_it(
 
 
 async def test_the_run_of_a_killed_worker_ends_with_it_and_is_taken_by_another(
-    lab: Any, serve: Serve, database_url: str, lab_settings: Settings
+    lab: Any, serve: Serve, database_url: str, lab_settings: Settings, tmp_path: Path
 ) -> None:
     killed = subprocess.Popen(
         [sys.executable, "-m", "dissmodel_platform", "worker"],
@@ -161,6 +161,7 @@ async def test_the_run_of_a_killed_worker_ends_with_it_and_is_taken_by_another(
             "PLATFORM_WORKER_TIMEOUT_SECONDS": "2",
             "PLATFORM_SANDBOX": "off",
             "DATABASE_URL": database_url,
+            "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
