@@ -72,8 +72,8 @@ error: Git operation failed
          fatal: unable to access 'https://git.example.org/a/b/': Could not resolve host: \
 git.example.org"""
 UNREACHABLE_INDEX = """\
-error: Failed to fetch: http://127.0.0.1:9/simple/hatchling/
-  cause: error sending request for url (http://127.0.0.1:9/simple/hatchling/)
+error: Failed to fetch: http://127.0.0.1:9/hatchling/
+  cause: error sending request for url (http://127.0.0.1:9/hatchling/)
   cause: client error (Connect)
   cause: tcp connect error
   cause: Connection refused (os error 111)"""

@@ -183,13 +183,13 @@ def test_the_tool_sees_proxies_and_indexes_and_no_secrets(
     for name in SECRETS:
         monkeypatch.setenv(name, "a-secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example.org/simple")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example.org/")
     monkeypatch.setenv("SSL_CERT_FILE", "/srv/certificates.pem")
     environment = uv.environment()
     assert not set(SECRETS) & set(environment)
     assert "a-secret" not in environment.values()
     assert environment["HTTPS_PROXY"] == "http://proxy.example.org:3128"
-    assert environment["UV_DEFAULT_INDEX"] == "https://index.example.org/simple"
+    assert environment["UV_DEFAULT_INDEX"] == "https://index.example.org/"
     assert environment["SSL_CERT_FILE"] == "/srv/certificates.pem"
     assert environment["HOME"] == str(tmp_path / "home")
     assert environment["UV_CACHE_DIR"] == str(tmp_path / "cache")
