@@ -120,7 +120,8 @@ class Worker:
 
     async def _keep_alive_until(self, stop: asyncio.Event, *consumers: asyncio.Task[None]) -> None:
         """Send heartbeats until the worker is stopped or given up, or can work no more."""
-        keeper = asyncio.create_task(self._keep_alive())
+        leaving = asyncio.Event()
+        keeper = asyncio.create_task(self._keep_alive(leaving))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({keeper, stopping, *consumers}, return_when=asyncio.FIRST_COMPLETED)
@@ -128,6 +129,8 @@ class Worker:
                 if worker.done():
                     worker.result()
         finally:
+            # a broken-off query can swallow a cancellation, so the loop looks at the event as well
+            leaving.set()
             keeper.cancel()
             stopping.cancel()
             await asyncio.gather(keeper, stopping, return_exceptions=True)
@@ -135,20 +138,22 @@ class Worker:
     @asynccontextmanager
     async def _consuming(self, queue: str, concurrency: int) -> AsyncIterator[asyncio.Task[None]]:
         """Take jobs of one queue while the block runs; at its end, running jobs are aborted."""
-        consumer = asyncio.create_task(self._consume(queue, concurrency))
+        leaving = asyncio.Event()
+        consumer = asyncio.create_task(self._consume(queue, concurrency, leaving))
         try:
             yield consumer
         finally:
+            leaving.set()
             consumer.cancel()
             with suppress(asyncio.CancelledError):
                 await consumer
 
-    async def _consume(self, queue: str, concurrency: int) -> None:
+    async def _consume(self, queue: str, concurrency: int, leaving: asyncio.Event) -> None:
         """Take jobs of one queue for ever; the queue's own loop ends when the database breaks off.
 
         It has aborted its jobs by then, so their experiments are handed back.
         """
-        while True:
+        while not leaving.is_set():
             with suppress(ConnectorException):
                 await self._queue.run_worker_async(
                     queues=[queue],
@@ -162,8 +167,9 @@ class Worker:
                     update_heartbeat_interval=self._heartbeat_seconds,
                     stalled_worker_timeout=self._settings.worker_timeout_seconds,
                 )
-            log.warning("the queue %s broke off and is taken up again", queue)
-            await asyncio.sleep(_RESUME_SECONDS)
+            if not leaving.is_set():
+                log.warning("the queue %s broke off and is taken up again", queue)
+                await asyncio.sleep(_RESUME_SECONDS)
 
     async def _run_experiment(self, experiment_id: str) -> None:
         self._active[experiment_id] += 1
@@ -202,9 +208,9 @@ class Worker:
             except EnvironmentBuildError as error:
                 log.warning("environment of %s: %s", model.name, error)
 
-    async def _keep_alive(self) -> None:
+    async def _keep_alive(self, leaving: asyncio.Event) -> None:
         """Send heartbeats and mend what others left; raises when this worker was given up."""
-        while True:
+        while not leaving.is_set():
             try:
                 if not await send_heartbeat(self._database, self.id):
                     raise PlatformError(
