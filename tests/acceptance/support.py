@@ -19,19 +19,12 @@ from typing import Any, Self
 
 import httpx
 
+from tests.processes import wait_until
+
 PROGRAM = [sys.executable, "-m", "dissmodel_platform"]
 GRID = Path(__file__).parents[2] / "examples" / "coastal-flood" / "data" / "grid.zip"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 FINAL = ("completed", "failed", "cancelled")
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> Any:
-    """Return the first true value of a condition."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain until {what}"
-        time.sleep(0.05)
-    return value
 
 
 def free_port() -> int:
@@ -56,17 +49,11 @@ def processes_below(directory: Path) -> dict[int, str]:
     return found
 
 
-def state_and_parent(pid: int) -> tuple[str, int]:
-    """Return the state letter of a process (``X``: there is none) and its parent's id."""
+def parent_of(pid: int) -> int | None:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "X", 0
-    return fields[0], int(fields[1])
-
-
-def is_running(pid: int) -> bool:
-    return state_and_parent(pid)[0] not in "XZ"
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has ended
+        return None
 
 
 @dataclass
@@ -152,7 +139,7 @@ class Up:
         children = {
             pid: command
             for pid, command in processes_below(self.home).items()
-            if state_and_parent(pid)[1] == self.process.pid and "dissmodel_platform" in command
+            if parent_of(pid) == self.process.pid and "dissmodel_platform" in command
         }
         return {
             name: pid

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.support import GRID, Up, commit, poll, submit_inline, wait_until
+from tests.acceptance.support import GRID, Up, commit, poll, submit_inline
+from tests.processes import wait_until
 
 PROJECT = """
 [build-system]

@@ -15,17 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.support import (
-    ESCAPES,
-    GRID,
-    PROGRAM,
-    Up,
-    echo,
-    free_port,
-    on_terminal,
-    poll,
-    wait_until,
-)
+from tests.acceptance.support import ESCAPES, GRID, PROGRAM, Up, echo, free_port, on_terminal, poll
+from tests.processes import wait_until
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 ID = re.compile(r"[0-9a-f]{32}")

@@ -18,16 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.conftest import MAX_UPLOAD_BYTES
-from tests.acceptance.support import (
-    GRID,
-    Up,
-    commit,
-    echo,
-    poll,
-    submit_inline,
-    upload,
-    wait_until,
-)
+from tests.acceptance.support import GRID, Up, commit, echo, poll, submit_inline, upload
+from tests.processes import wait_until
 
 JOB_FIELDS = {
     "job_id", "experiment_id", "status", "model_name", "created_at", "output_path",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.support import PROGRAM, Up, commit, git, processes_below, wait_until
+from tests.acceptance.support import PROGRAM, Up, commit, git, processes_below
+from tests.processes import wait_until
 
 ECHO = """\
 [model]

@@ -13,17 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.support import (
-    GRID,
-    PROGRAM,
-    Up,
-    echo,
-    is_running,
-    poll,
-    processes_below,
-    upload,
-    wait_until,
-)
+from tests.acceptance.support import GRID, PROGRAM, Up, echo, poll, processes_below, upload
+from tests.processes import is_running, wait_until
 
 
 def up_once(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

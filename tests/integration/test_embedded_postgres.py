@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from dissmodel_platform.database.embedded import EmbeddedPostgres, running_url
 from dissmodel_platform.database.programs import ENVIRONMENT, Programs
 from dissmodel_platform.errors import DatabaseError
 from dissmodel_platform.processes import Account, BoundProcess
+from tests.processes import is_running, wait_until
 
 SOURCE = str(Path(dissmodel_platform.__file__).parents[1])
 IS_ROOT = os.geteuid() == 0
@@ -42,22 +42,6 @@ server.start()
 print(json.dumps({"server": server.process.pid, "url": server.url}), flush=True)
 time.sleep(600)
 """
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.005)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def with_descendants(pid: int) -> list[int]:

@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from dissmodel_platform.processes import (
     BoundProcess,
     die_with_supervisor,
 )
+from tests.processes import is_running, wait_until
 
 SOURCE = str(Path(dissmodel_platform.__file__).parents[1])
 ENVIRONMENT = {"PATH": os.defpath, "PYTHONPATH": SOURCE}
@@ -43,22 +43,6 @@ pathlib.Path(sys.argv[1]).write_text("bound")
 while True:
     time.sleep(0.05)
 """
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def content(path: Path) -> str:

@@ -4,7 +4,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import dissmodel_platform
 from dissmodel_platform.errors import PlatformError
 from dissmodel_platform.supervisor import BackOff, Role, Supervisor
+from tests.processes import is_running, wait_until
 
 SOURCE = str(Path(dissmodel_platform.__file__).parents[1])
 
@@ -77,22 +77,6 @@ tell("returned", Supervisor(
 
 def program(text: str, name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", PREFACE + text, name, *arguments]
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 class Journal:

@@ -20,6 +20,7 @@ from dissmodel_platform.environments.lock import Lock, environment_key, resolve
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import Environment, EnvironmentStore, clean_environment
 from dissmodel_platform.errors import BuildFailed
+from tests.processes import is_running, wait_until
 
 Small = Callable[..., PackageRequest]
 Good = tuple[Lock, PackageRequest, Environment, bool]
@@ -230,19 +231,3 @@ def working_below(directory: Path) -> list[int]:
         except OSError:  # it has ended meanwhile
             continue
     return found
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.02)

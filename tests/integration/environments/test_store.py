@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,17 +17,10 @@ from dissmodel_platform.environments.lock import Lock, environment_key, resolve
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import MARKER, EnvironmentStore
 from dissmodel_platform.errors import BuildInterrupted
+from tests.processes import wait_until
 
 Small = Callable[..., PackageRequest]
 PATIENCE_SECONDS = 60.0
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-    return value
 
 
 def entries(store: EnvironmentStore) -> list[str]:
@@ -97,7 +89,7 @@ def test_another_process_that_builds_the_key_is_waited_for(
     builder = subprocess.Popen(
         [sys.executable, "-c", _BUILDER, str(tmp_path), request_.package], stdout=subprocess.PIPE
     )
-    until(lambda: entries(store))  # it is building
+    wait_until(lambda: entries(store), "it is building")
     acquired = store.acquire(lock, request_)
     output, _ = builder.communicate()
     assert (acquired.built, output.strip()) == (False, b"True")
@@ -145,7 +137,7 @@ def test_stopping_ends_a_build_with_all_its_processes_and_refuses_the_next(
 
     builder = threading.Thread(target=build)
     builder.start()
-    pids = until(lambda: _building(packages_directory)).split()
+    pids = wait_until(lambda: _building(packages_directory), "it is building").split()
     waiting = threading.Thread(target=build)  # for the same key
     waiting.start()
     store.interrupt()
@@ -154,7 +146,7 @@ def test_stopping_ends_a_build_with_all_its_processes_and_refuses_the_next(
         assert not thread.is_alive()
     assert len(raised) == 2
     for pid in pids:
-        until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "it has ended")
     assert entries(store) == []
     with pytest.raises(BuildInterrupted):
         store.uv.run(["--version"], cwd=packages_directory)

@@ -14,7 +14,8 @@ from dissmodel_platform.registry.snapshot import read_models, read_snapshot
 from dissmodel_platform.services.check import CheckRequest, check_registry
 from dissmodel_platform.services.check_report import CheckReport, FileReport, Step, Verdict
 from dissmodel_platform.settings import load_settings
-from tests.acceptance.support import commit, git, processes_below, wait_until
+from tests.acceptance.support import commit, git, processes_below
+from tests.processes import wait_until
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 SPEC = '[model]\nclass = "tiny_land"\n'

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from dissmodel_platform.environments.commands import OUTPUT_TAIL_BYTES, Commands
 from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.errors import BuildFailed, BuildInterrupted
+from tests.processes import is_running, wait_until
 
 PATIENCE_SECONDS = 30.0
 ENVIRONMENT = {"PATH": os.defpath}
@@ -45,22 +45,6 @@ def started(directory: Path) -> list[int]:
     file = directory / "started"
     ids = file.read_text().split() if file.exists() else []
     return [int(pid) for pid in ids]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.01)
 
 
 def assert_all_have_ended(directory: Path) -> None:

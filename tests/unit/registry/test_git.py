@@ -24,6 +24,7 @@ from dissmodel_platform.registry.git_config import (
 )
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault, classify, redact, tail
 from dissmodel_platform.registry.remote import Remote, check_branch, parse_remote
+from tests.processes import is_running
 
 HTTPS = Remote("https://git.example.org/a/b.git", "https", "git.example.org")
 SSH = Remote("git@git.example.org:a/b.git", "ssh", "git.example.org")
@@ -392,11 +393,6 @@ def test_a_git_that_would_read_the_users_configuration_is_refused(tmp_path: Path
     git = Git(GitAccess(HTTPS), tmp_path / "config", environ={"PATH": f"{tmp_path}:/bin"})
     with pytest.raises(GitFailed, match=r"2\.32"):
         git.run("fetch")
-
-
-def is_running(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
