@@ -63,7 +63,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             keyring=keyring,
             link_secret=await shared_secret(database, LINK_SECRET),
             submitter=Submitter(database, queue, settings),
-            walls=inspect_walls(),
+            walls=inspect_walls(settings.sandbox),
         )
     finally:
         await database.close()

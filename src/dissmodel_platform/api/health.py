@@ -75,7 +75,7 @@ async def health(parts: Parts) -> Response:
         version=__version__,
         registry_commit=commit,
         last_success=last_success,
-        walls=list(parts.walls.standing),
+        walls={"builds": list(parts.walls.builds), "runs": list(parts.walls.runs)},
         missing_walls=list(parts.walls.missing),
     )
     return JSONResponse(body.model_dump(mode="json"), status_code=200 if reachable else 503)

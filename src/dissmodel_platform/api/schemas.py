@@ -279,7 +279,9 @@ class Health(BaseModel):
     version: str
     registry_commit: str | None = None
     last_success: datetime | None = None
-    walls: list[str] = Field(default=[], description="Walls that stand around model code.")
+    walls: dict[str, list[str]] = Field(
+        default={}, description="Walls that stand around `builds` of packages and around `runs`."
+    )
     missing_walls: list[str] = Field(
         default=[], description="A sentence for each wall that does not stand."
     )

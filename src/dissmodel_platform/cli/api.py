@@ -40,7 +40,7 @@ def api(
     Example: dissmodel-platform api --port 8000
     """
     settings = role_settings("api")
-    check_exposure(host, settings.sandbox, inspect_walls())
+    check_exposure(host, settings.sandbox, inspect_walls(settings.sandbox))
     listener = listen(host, port)
     application = create_app(settings)
     config = uvicorn.Config(

@@ -67,7 +67,7 @@ def check(
     settings = load_settings()
     configure_logging(settings, "check")
     if not no_build:
-        check_policy(settings.sandbox, inspect_walls())
+        check_policy(settings.sandbox, inspect_walls(settings.sandbox))
         if packages_dir is None:
             settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     request = CheckRequest(

@@ -56,7 +56,7 @@ def up(
     die_with_supervisor()
     settings = load_settings()
     configure_logging(settings, "up")
-    walls = inspect_walls()
+    walls = inspect_walls(settings.sandbox)
     check_policy(settings.sandbox, walls)
     check_exposure(host, settings.sandbox, walls)
     _check_registry(settings, host)

@@ -33,7 +33,7 @@ def worker(
     settings = role_settings(
         "worker", database_url=database_url, storage_url=storage_url, worker_slots=slots
     )
-    walls = inspect_walls()
+    walls = inspect_walls(settings.sandbox)
     check_policy(settings.sandbox, walls)
     for sentence in walls.missing:
         log.warning("%s", sentence)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dissmodel_platform.errors import SettingsError
+from dissmodel_platform.sandbox.bubblewrap import why_no_namespaces
+from dissmodel_platform.sandbox.enter import missing_rights
 from dissmodel_platform.sandbox.walls import (
     Walls,
     check_exposure,
@@ -13,9 +15,10 @@ from dissmodel_platform.sandbox.walls import (
     is_loopback,
 )
 
-NONE = Walls(standing=(), missing=("Model code is not walled in.",))
-SOME = Walls(standing=("landlock",), missing=("Namespaces are refused.",))
-ALL = Walls(standing=("namespaces", "landlock"), missing=())
+NONE = Walls(missing=("Model code is not walled in.",))
+SOME = Walls(("landlock",), ("landlock",), missing=("Namespaces are refused.",))
+ALL = Walls(("namespaces", "landlock"), ("namespaces", "landlock"))
+AROUND_BUILDS = Walls(builds=("namespaces", "landlock"))
 
 HERE = ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LocalHost"]
 BEYOND = ["0.0.0.0", "::", "192.168.1.5", "10.0.0.1", "169.254.1.1", "platform.example", "",
@@ -37,6 +40,11 @@ def test_every_other_address_counts_as_beyond(host: str) -> None:
 def test_listening_beyond_this_machine_without_a_wall_is_refused(host: str, policy: str) -> None:
     with pytest.raises(SettingsError, match="PLATFORM_SANDBOX=off"):
         check_exposure(host, policy, NONE)
+
+
+def test_walls_around_builds_alone_are_not_enough() -> None:
+    with pytest.raises(SettingsError):
+        check_exposure("0.0.0.0", "auto", AROUND_BUILDS)
 
 
 def test_one_wall_or_the_operators_word_is_enough_to_listen_beyond() -> None:
@@ -61,5 +69,33 @@ def test_an_operator_who_insists_gets_all_walls_or_nothing() -> None:
 
 def test_what_this_machine_offers_is_said_in_sentences() -> None:
     walls = inspect_walls()
-    assert walls.standing or walls.missing
+    assert set(walls.builds) <= {"namespaces", "landlock"}
     assert all(sentence.endswith(".") for sentence in walls.missing)
+
+
+def test_an_operator_who_wants_none_gets_none_and_is_told() -> None:
+    walls = inspect_walls("off")
+    assert walls.builds == walls.runs == ()
+    assert "PLATFORM_SANDBOX=off" in walls.missing[0]
+
+
+def test_a_machine_without_bubblewrap_says_how_to_get_it(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "apt-get install bubblewrap" in why_no_namespaces(())
+
+
+def test_a_machine_that_refuses_namespaces_says_so(monkeypatch, tmp_path) -> None:
+    refusing = tmp_path / "bwrap"
+    refusing.write_text("#!/bin/sh\necho 'setting up uid map: Permission denied' >&2; exit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    told = why_no_namespaces(())
+    assert "uid map: Permission denied" in told
+    assert "allow unprivileged user namespaces" in told
+
+
+def test_an_old_landlock_says_what_it_leaves_open() -> None:
+    assert missing_rights(7) == []
+    assert any("TCP" in hole for hole in missing_rights(3))
+    assert any("signals" in hole for hole in missing_rights(5))
+    assert len(missing_rights(0)) == 1
