@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +28,8 @@ _MAX_HEAD_BYTES = 65_536
 _CHUNK_BYTES = 65_536
 _CONNECT_SECONDS = 20.0
 _STALL_SECONDS = 300.0
+# For documentation (RFC 5737): nobody's on the Internet, so a closed network may use them.
+_TEST_NETWORKS = tuple(map(IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
 
 
@@ -109,7 +111,7 @@ class Proxy:
         except (OSError, UnicodeError) as error:
             raise _RefusedError(502, f"{host} cannot be looked up ({error})") from error
         addresses = [str(address[0]) for *_, address in found]
-        if not named and not all(is_public(ip_address(address)) for address in addresses):
+        if not named and not all(map(_is_elsewhere, addresses)):
             raise _RefusedError(403, f"{host} is on a private network, which is not allowed here")
         failure: OSError | None = None
         for address in addresses:
@@ -118,6 +120,12 @@ class Proxy:
             except OSError as error:
                 failure = error
         raise _RefusedError(502, f"{host}:{port} cannot be reached ({failure})")
+
+
+def _is_elsewhere(text: str) -> bool:
+    """Say whether an address is nobody's on this machine or its network."""
+    address = ip_address(text)
+    return is_public(address) or any(address in network for network in _TEST_NETWORKS)
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
