@@ -122,7 +122,17 @@ class Settings(BaseSettings):
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 
     build_timeout_seconds: float = Field(default=1_800.0, gt=0)
-    """Wall-clock limit of resolving or building one environment, in seconds."""
+    """Wall-clock limit of each step of resolving or building an environment, in seconds."""
+
+    build_memory_bytes: int = Field(default=16 * 1024**3, ge=0)
+    """Address-space limit of each process of a build, in bytes; 0: none."""
+
+    build_disk_bytes: int = Field(default=20 * 10**9, ge=0)
+    """What a build may write, in bytes; 0: no limit."""
+
+    package_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated hosts on private networks that builds may connect to (``*.example.org``); the
+    indexes in uv's own variables are among them without being named."""
 
     fork_servers: int = Field(default=4, ge=0)
     """Environments that one worker keeps preloaded; 0: every run starts a fresh interpreter."""
@@ -139,6 +149,11 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
+        return _split(value, ",") if isinstance(value, str) else value
+
+    @field_validator("package_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
         return _split(value, ",") if isinstance(value, str) else value
 
     @field_validator("input_directories", mode="before")

@@ -17,8 +17,11 @@ from psycopg.conninfo import make_conninfo
 from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
+from dissmodel_platform.sandbox.walls import inspect_walls
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 _AUTHOR = ("-c", "user.name=A modeller", "-c", "user.email=modeller@example.org")
@@ -97,4 +100,4 @@ def packages_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def environments(packages_directory: Path) -> EnvironmentStore:
     """Open the environments that all tests share."""
-    return EnvironmentStore(packages_directory, HARNESS, build_timeout_seconds=600)
+    return EnvironmentStore(packages_directory, HARNESS, Workshop(inspect_walls(), Bounds(600)))

@@ -20,7 +20,6 @@ import typer
 
 from dissmodel_platform.cli.progress import RunProgress
 from dissmodel_platform.client.platform import Platform
-from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.errors import ClientError, PlatformError, ServerUnreachable
 from dissmodel_platform.processes import SUPERVISOR_VARIABLE
 from dissmodel_platform.services.local_registry import LocalRegistry, make_local_registry
@@ -251,12 +250,10 @@ def _seconds(record: dict[str, Any]) -> float:
 
 def _draw(place: Path, key: str, result: Path, picture: Path) -> None:
     """Draw the map with the libraries of the model's own environment."""
-    packages = place / "home" / "packages"
-    python = packages / "environments" / key / "bin" / "python"
-    uv = Uv(packages / "cache", packages / "home", timeout_seconds=_RUN_SECONDS)
+    python = place / "home" / "packages" / "environments" / key / "bin" / "python"
     drawn = subprocess.run(
         [str(python), str(_DRAW), str(result), str(picture)],
-        env={**uv.environment(), "MPLBACKEND": "Agg"},
+        env={"PATH": os.environ["PATH"], "HOME": str(place), "MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
         timeout=_RUN_SECONDS,

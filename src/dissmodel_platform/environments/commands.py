@@ -1,4 +1,4 @@
-"""Commands that take minutes and start others: bounded in time, ended whole, interruptible."""
+"""Commands that take minutes and start others: bounded, ended whole, interruptible."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,27 @@ from dissmodel_platform.errors import BuildInterrupted
 from dissmodel_platform.processes import BoundProcess
 
 OUTPUT_TAIL_BYTES = 16_384
+OUTPUT_LIMIT_BYTES = 64 * 1024**2
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of one command and all that it starts.
+
+    Attributes
+    ----------
+    timeout_seconds : float
+        Wall-clock time.
+    memory_bytes : int
+        Address space of each process; 0: none.
+    disk_bytes : int
+        What may lie in its scratch directory; 0: no limit.
+    """
+
+    timeout_seconds: float
+    memory_bytes: int = 0
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -26,13 +48,16 @@ class Finished:
     Attributes
     ----------
     exit_code : int or None
-        Minus the signal's number where one ended it; ``None``: the time limit did.
+        Minus the signal's number where one ended it; ``None``: a limit did.
     output_tail : str
         The last bytes of its standard output and error.
+    limit : str
+        What it did that ended it, such as ``did not end within 600 s``, and how to allow it.
     """
 
     exit_code: int | None
     output_tail: str
+    limit: str = ""
 
 
 class Commands:
@@ -40,18 +65,36 @@ class Commands:
 
     Parameters
     ----------
-    timeout_seconds : float
-        Wall-clock limit of one command.
+    bounds : Bounds
+        Limits of each command.
     """
 
-    def __init__(self, *, timeout_seconds: float) -> None:
-        self.timeout_seconds = timeout_seconds
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
         self._guard = threading.Lock()
         self._running: set[BoundProcess] = set()
         self._is_interrupted = False
 
-    def run(self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Finished:
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        scratch: Path | None = None,
+    ) -> Finished:
         """Run one command and wait for it; after this, nothing of its process group is left.
+
+        Parameters
+        ----------
+        command : sequence of str
+            Absolute path of the program, and its arguments.
+        cwd : Path
+            Where it works.
+        environment : mapping of str to str
+            All its variables.
+        scratch : Path, optional
+            The directory whose content is bounded.
 
         Raises
         ------
@@ -60,16 +103,15 @@ class Commands:
         """
         with tempfile.TemporaryFile() as output:
             process = self._start(command, cwd, environment, output)
-            exit_code: int | None = None
+            exit_code, limit = None, ""
             try:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    exit_code = process.process.wait(self.timeout_seconds)
+                exit_code, limit = self._wait(process, output, scratch)
             finally:
                 _end(process)
                 with self._guard:
                     self._running.discard(process)
             self.check()
-            return Finished(exit_code, _tail(output))
+            return Finished(exit_code, _tail(output), limit)
 
     def interrupt(self) -> None:
         """End the commands that run now and refuse new ones; for shutting down."""
@@ -88,6 +130,29 @@ class Commands:
         """
         if self._is_interrupted:
             raise BuildInterrupted("The build was ended because the worker is being stopped.")
+
+    def _wait(
+        self, bound: BoundProcess, output: IO[bytes], scratch: Path | None
+    ) -> tuple[int | None, str]:
+        """Return the exit code, or ``None`` and the limit that the command went over."""
+        bounds = self.bounds
+        deadline = time.monotonic() + bounds.timeout_seconds
+        while True:
+            patience = min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return bound.process.wait(patience), ""
+            if time.monotonic() >= deadline:
+                return None, (
+                    f"did not end within {bounds.timeout_seconds:g} s; raise "
+                    "PLATFORM_BUILD_TIMEOUT_SECONDS if the package needs longer"
+                )
+            if os.fstat(output.fileno()).st_size > OUTPUT_LIMIT_BYTES:
+                return None, f"printed more than {OUTPUT_LIMIT_BYTES >> 20} MiB; make it quieter"
+            if scratch and bounds.disk_bytes and _size(scratch) > bounds.disk_bytes:
+                return None, (
+                    f"wrote more than {bounds.disk_bytes / 1e9:g} GB; raise "
+                    "PLATFORM_BUILD_DISK_BYTES if the package needs more"
+                )
 
     def _start(
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], output: IO[bytes]
@@ -112,6 +177,16 @@ def _end(bound: BoundProcess) -> None:
         os.killpg(bound.process.pid, signal.SIGKILL)
     bound.process.wait()
     bound.release()
+
+
+def _size(directory: Path) -> int:
+    """Return what the files below a directory take on the disk, in bytes."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118 - hot
+    return total
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -7,18 +7,17 @@ import json
 import re
 import sys
 import sysconfig
-import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from dissmodel_platform.environments.failures import explain
 from dissmodel_platform.environments.packages import PackageRequest
-from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.types import EnvironmentKey, Sha256
+
+_TOOL = "dissmodel-platform"
+_LAYOUT = 2  # of environments: part of their keys, so that older ones are not taken for these
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,10 @@ class LockedPackage:
         Address of the git repository or of the one file, else empty.
     subdirectory : str
         Where the project lies in that repository, else empty.
+    wheels : tuple of (str, str)
+        Address and SHA-256 of each wheel.
+    sdist : (str, str) or None
+        Address and SHA-256 of the source distribution.
     """
 
     name: str
@@ -45,6 +48,27 @@ class LockedPackage:
     commit: str
     source: str = ""
     subdirectory: str = ""
+    wheels: tuple[tuple[str, str], ...] = ()
+    sdist: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class BuiltWheel:
+    """A wheel that was built from a source when the lock was made.
+
+    Attributes
+    ----------
+    name : str
+        The distribution.
+    file : str
+        The wheel's file name.
+    sha256 : str
+        Of its bytes, which are in the object store.
+    """
+
+    name: str
+    file: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -57,15 +81,33 @@ class Lock:
         The ``pylock.toml``.
     packages : tuple of LockedPackage
         In the order of the file.
+    built : tuple of BuiltWheel
+        What is installed in place of the packages that have no wheel of their own.
     """
 
     text: str
     packages: tuple[LockedPackage, ...]
+    built: tuple[BuiltWheel, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Lock:
         """Read a ``pylock.toml``."""
-        return cls(text, tuple(_package(entry) for entry in tomllib.loads(text)["packages"]))
+        content = tomllib.loads(text)
+        packages = tuple(_package(entry) for entry in content.get("packages", ()))
+        ours = content.get("tool", {}).get(_TOOL, {}).get("wheels", ())
+        built = (BuiltWheel(w["name"], w["file"], Sha256(w["sha256"])) for w in ours)
+        return cls(text, packages, tuple(built))
+
+    def with_built(self, wheels: Iterable[BuiltWheel]) -> Lock:
+        """Return this lock with the wheels that were built for it, in the tool's own tables."""
+        tables = [
+            f"[[tool.{_TOOL}.wheels]]\nname = {json.dumps(wheel.name)}\n"
+            f"file = {json.dumps(wheel.file)}\nsha256 = {json.dumps(wheel.sha256)}\n"
+            for wheel in wheels
+        ]
+        return Lock.parse(
+            "\n".join([self.text.rstrip("\n") + "\n", *tables]) if tables else self.text
+        )
 
     @property
     def sha256(self) -> Sha256:
@@ -89,48 +131,19 @@ class Lock:
         return next(iter(exactly + there + others), None)
 
 
-def resolve(uv: Uv, request: PackageRequest) -> Lock:
-    """Make the lock that answers a request.
-
-    Raises
-    ------
-    EnvironmentBuildError
-        One of its kinds, with a sentence that names the package and the cause.
-    """
-    with tempfile.TemporaryDirectory(prefix="resolve-") as scratch:
-        directory = Path(scratch)
-        (directory / "requirements.in").write_text("\n".join(request.requirements) + "\n")
-        sources = ["requirements.in"]
-        if request.tree is not None:
-            sources.append(str(request.tree.project_file()))
-        result = uv.run(
-            [
-                "pip", "compile", *sources,
-                "--format", "pylock.toml", "--output-file", "pylock.toml",
-                "--python", sys.executable, "--python-version", request.python,
-                "--no-header", "--no-annotate", "--quiet",
-            ],
-            cwd=directory,
-        )  # fmt: skip
-        if result.exit_code != 0:
-            raise explain(request.label, result.output_tail)
-        return Lock.parse((directory / "pylock.toml").read_text())
-
-
 def environment_key(lock: Lock, request: PackageRequest) -> EnvironmentKey:
     """Name the content of the environment that a lock makes on this kind of machine.
 
     Two requests with the same packages, Python minor version, platform and local tree get the same
     key, whatever their lock files' layout.
     """
-    options: dict[str, Any] = {"bytecode": True}
-    if request.tree is not None:
-        tree = request.tree
-        options["tree"] = str(tree.path) if tree.editable else tree.digest()
-        options["editable"] = tree.editable
-        options["project"] = tree.project_digest()
+    options: dict[str, Any] = {"layout": _LAYOUT}
+    if request.tree is not None and request.tree.editable:
+        options["editable"] = str(request.tree.path)
+        options["project"] = request.tree.project_digest()
     content = {
         "packages": sorted([p.name, p.version, list(p.hashes), p.commit] for p in lock.packages),
+        "built": sorted([wheel.name, wheel.sha256] for wheel in lock.built),
         "python": request.python,
         "platform": sysconfig.get_platform(),
         "implementation": sys.implementation.cache_tag,
@@ -141,17 +154,31 @@ def environment_key(lock: Lock, request: PackageRequest) -> EnvironmentKey:
 
 
 def _package(entry: Mapping[str, Any]) -> LockedPackage:
-    files = [entry.get("sdist"), entry.get("archive"), *entry.get("wheels", ())]
-    hashes = {file["hashes"]["sha256"] for file in files if file and "sha256" in file["hashes"]}
-    origin = entry.get("vcs") or entry.get("archive") or {}
+    archive = entry.get("archive")
+    origin = entry.get("vcs") or archive or {}
+    wheels = [_file(wheel) for wheel in entry.get("wheels", ())]
+    sdist = _file(entry["sdist"]) if "sdist" in entry else None
+    if archive and _file(archive)[0].endswith(".whl"):
+        wheels.append(_file(archive))
+    elif archive:
+        sdist = _file(archive)
+    files = [file for file in (sdist, *wheels) if file is not None]
     return LockedPackage(
         name=entry["name"],
         version=str(entry.get("version", "")),
-        hashes=tuple(sorted(hashes)),
+        hashes=tuple(sorted({sha256 for _, sha256 in files if sha256})),
         commit=str(origin.get("commit-id", "")),
         source=str(origin.get("url", "")),
         subdirectory=str(origin.get("subdirectory", "")),
+        wheels=tuple(file for file in wheels if file[1]),
+        sdist=sdist,
     )
+
+
+def _file(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the address or path of a file of a lock, and its SHA-256, which may be empty."""
+    address = str(entry.get("url") or entry.get("path", ""))
+    return address.partition("#")[0], str(entry.get("hashes", {}).get("sha256", ""))
 
 
 def _normalised(name: str) -> str:

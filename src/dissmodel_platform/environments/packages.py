@@ -30,6 +30,7 @@ _REQUIREMENT = re.compile(
     re.ASCII,
 )
 _BARE_URL = re.compile(_URL, re.ASCII)
+_LOCAL_REPOSITORY = re.compile(r"git\+file://([^@#\s]+)")
 _CONSTRAINT = re.compile(_VERSIONS, re.ASCII)
 _VERSION = re.compile(r"\w[\w.*+!]*", re.ASCII)
 
@@ -116,12 +117,20 @@ class PackageRequest:
         """Whether the sources may change between two runs."""
         return self.tree is not None and self.tree.editable
 
+    def local_repositories(self) -> tuple[Path, ...]:
+        """Return the directories that ``git+file://`` requirements name."""
+        named = (_LOCAL_REPOSITORY.search(line) for line in self.requirements)
+        return tuple(Path(unquote(found[1])) for found in named if found)
+
     def digest(self) -> str:
         """Return the SHA-256 that identifies the request; one lock answers one request."""
+        source = ""
+        if self.tree is not None:
+            source = self.tree.project_digest() if self.editable else self.tree.digest()
         content = {
             "package": self.package,
             "requirements": list(self.requirements),
-            "project": self.tree.project_digest() if self.tree is not None else "",
+            "project": source,
             "python": self.python,
             "machine": f"{platform.system()} {platform.machine()}",
         }

@@ -1,26 +1,47 @@
-"""The environments of one machine: named by content, built beside, published by one rename."""
+"""The environments of one machine: named by content, built beside, published by one rename.
+
+An environment has two layers. Its libraries, all packages of the lock but the model's own, are one
+installation that every model with the same libraries shares (``libraries/``); the environment
+itself (``environments/``) holds the model's package and a line that adds the libraries. A new
+version of a model therefore costs one small wheel, and a hundred models on the same libraries
+little more room than one. Where the model's package has files in a directory of one of its
+libraries, which Python would not find in two places, everything is installed in the environment.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
+import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+import venv
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
+from packaging.utils import canonicalize_name
 
+from dissmodel_platform.environments.bytecode import BytecodeStore
 from dissmodel_platform.environments.failures import explain
-from dissmodel_platform.environments.lock import Lock, environment_key
+from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_key
+from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest
+from dissmodel_platform.environments.scratch import scratch_directory, sweep
 from dissmodel_platform.environments.uv import Uv
+from dissmodel_platform.environments.wheels import (
+    Wheel,
+    built_wheel_path,
+    choose_wheels,
+    pylock_of,
+)
+from dissmodel_platform.environments.workshop import Room, Workshop
 from dissmodel_platform.errors import (
     BuildFailed,
     ContractCheckFailed,
@@ -30,6 +51,7 @@ from dissmodel_platform.types import EnvironmentKey
 
 MARKER = "platform.json"
 _LOOK_SECONDS = 0.5
+_LIBRARIES_LINE = "dissmodel-platform-libraries.pth"
 
 
 @dataclass(frozen=True)
@@ -44,11 +66,15 @@ class Environment:
         Where it lies on this machine.
     distribution : str
         The model's own package in it.
+    parts : tuple of Path
+        All that it consists of on this machine: itself, its libraries, their bytecode, and the
+        source of an editable package.
     """
 
     key: EnvironmentKey
     directory: Path
     distribution: str
+    parts: tuple[Path, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -58,11 +84,24 @@ class Environment:
 
 @dataclass(frozen=True)
 class Acquired:
-    """An environment, and what it cost to get it."""
+    """An environment, and what it cost to get it.
+
+    Attributes
+    ----------
+    environment : Environment
+        Ready to use.
+    built : bool
+        Whether it had to be built.
+    seconds : float
+        How long the caller waited.
+    parts : dict of str to float
+        Seconds of each part of the build: ``install``, ``bytecode``, ``check``.
+    """
 
     environment: Environment
     built: bool
     seconds: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class EnvironmentStore:
@@ -74,24 +113,52 @@ class EnvironmentStore:
         Holds the environments, the package cache and the locks, on one file system.
     harness : Path
         The harness's entry file, which checks an environment from inside.
-    build_timeout_seconds : float
-        Wall-clock limit of each step of a build.
+    workshop : Workshop
+        Where everything runs that is not ours.
     """
 
-    def __init__(self, directory: Path, harness: Path, *, build_timeout_seconds: float) -> None:
-        self._environments = directory / "environments"
-        self._locks = directory / "locks"
-        self._harness = harness
-        for path in (self._environments, self._locks):
+    def __init__(self, directory: Path, harness: Path, workshop: Workshop) -> None:
+        self._directory = directory.resolve()
+        self._environments = self._directory / "environments"
+        self._libraries = self._directory / "libraries"
+        self._wheels = self._directory / "wheels"
+        self._cache = self._directory / "cache"
+        self._locks = self._directory / "locks"
+        self._scratch = self._directory / "scratch"
+        self._harness = harness.parent.resolve()
+        for path in (
+            self._environments, self._libraries, self._wheels, self._cache, self._locks,
+            self._scratch, self._directory / "bytecode",
+        ):  # fmt: skip
             path.mkdir(parents=True, exist_ok=True)
-        self.uv = Uv(directory / "cache", directory / "home", timeout_seconds=build_timeout_seconds)
+        sweep(self._scratch)
+        self.workshop = workshop
+        self.uv = Uv(workshop)
+        self._bytecode = BytecodeStore(self._directory / "bytecode", workshop)
+
+    def lock(self, request: PackageRequest) -> Lock:
+        """Make the lock that answers a request; the wheels that it needs built are here then.
+
+        Raises
+        ------
+        EnvironmentBuildError
+            One of its kinds, with a sentence that names the package and the cause.
+        OSError
+            The disk refused.
+        """
+        with scratch_directory(self._scratch) as scratch:
+            return LockMaker(self.uv, request, scratch, self._wheels).make()
+
+    def built_wheel(self, wheel: BuiltWheel) -> Path:
+        """Return where a wheel lies, or has to be put, that was built for a lock."""
+        return built_wheel_path(self._wheels, wheel.sha256, wheel.file)
 
     def acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
         """Return the environment of a lock, building it if this machine lacks it.
 
         Two callers that want one key: the second waits and takes the first one's. Callers with
-        different keys never wait for each other. After this, callers can assume that the
-        executor's package imports and fulfils dissmodel's contract.
+        different keys wait for each other only where they build the same libraries. After this,
+        callers can assume that the executor's package imports and fulfils dissmodel's contract.
 
         Raises
         ------
@@ -102,29 +169,30 @@ class EnvironmentStore:
         """
         begin = time.perf_counter()
         key = environment_key(lock, request)
-        found = self._find(key, lock, request)
+        found = self._find(key)
         if found is not None:
             return Acquired(found, built=False, seconds=time.perf_counter() - begin)
-        with self._building_alone(key):
-            found = self._find(key, lock, request)
+        parts: dict[str, float] = {}
+        with self._alone(key):
+            found = self._find(key)
             built = found is None
-            environment = found or self._build(key, lock, request)
-        return Acquired(environment, built=built, seconds=time.perf_counter() - begin)
+            environment = found or self._build(key, lock, request, parts)
+        return Acquired(environment, built, time.perf_counter() - begin, parts)
 
     def has(self, lock: Lock, request: PackageRequest) -> bool:
         """Say whether this machine has the environment of a lock."""
-        return self._find(environment_key(lock, request), lock, request) is not None
+        return self._find(environment_key(lock, request)) is not None
 
     def interrupt(self) -> None:
         """End the builds that run now and refuse new ones; for shutting down."""
         self.uv.interrupt()
 
     @contextmanager
-    def _building_alone(self, key: EnvironmentKey) -> Iterator[None]:
-        """Be the only builder of a key on this machine; a stopped worker waits for nobody."""
-        lock = FileLock(self._locks / f"{key}.lock")
+    def _alone(self, name: str) -> Iterator[None]:
+        """Be the only builder of that name on this machine; a stopped worker waits for nobody."""
+        lock = FileLock(self._locks / f"{name}.lock")
         while True:
-            self.uv.commands.check()
+            self.workshop.commands.check()
             try:
                 lock.acquire(timeout=_LOOK_SECONDS)
                 break
@@ -135,59 +203,155 @@ class EnvironmentStore:
         finally:
             lock.release()
 
-    def _find(self, key: EnvironmentKey, lock: Lock, request: PackageRequest) -> Environment | None:
+    def _find(self, key: EnvironmentKey) -> Environment | None:
         directory = self._environments / key
-        if not (directory / MARKER).is_file():
+        try:
+            marker = json.loads((directory / MARKER).read_text())
+        except FileNotFoundError:
             return None
-        return Environment(key, directory, _distribution(directory, lock, request))
+        return self._environment(key, directory, marker)
 
-    def _build(self, key: EnvironmentKey, lock: Lock, request: PackageRequest) -> Environment:
+    def _environment(
+        self, key: EnvironmentKey, directory: Path, marker: Mapping[str, Any]
+    ) -> Environment:
+        parts = [directory, *map(self._bytecode.path, marker["wheels"].values())]
+        if marker["libraries"]:
+            parts.append(self._libraries / marker["libraries"])
+        if marker["editable"]:
+            parts.append(Path(marker["editable"]))
+        return Environment(key, directory, marker["distribution"], tuple(parts))
+
+    def _build(
+        self,
+        key: EnvironmentKey,
+        lock: Lock,
+        request: PackageRequest,
+        parts: dict[str, float],
+    ) -> Environment:
         """Build beside, check, and publish by renaming; the caller holds the key's lock."""
         final = self._environments / key
-        for leftover in [*self._environments.glob(f".{key}.*"), final]:
-            shutil.rmtree(leftover, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self._environments))
-        try:
-            self._install(building, lock, request)
-            distribution = _distribution(building, lock, request)
-            self._check(Environment(key, building, distribution), request)
+        shutil.rmtree(final, ignore_errors=True)
+        chosen = choose_wheels(lock, self._wheels)
+        with scratch_directory(self._scratch) as scratch:
+            building = scratch / "environment"
+            libraries = self._install_in_layers(building, chosen, lock, request, scratch, parts)
+            marker = {
+                "key": key,
+                "package": request.package,
+                "distribution": _distribution(building, lock, request),
+                "libraries": libraries,
+                "editable": str(request.tree.path) if request.tree and request.editable else "",
+                "wheels": {wheel.name: wheel.sha256 for wheel in chosen},
+            }
+            with _timed(parts, "check"):
+                self._check(self._environment(key, building, marker), request)
             (building / "pylock.toml").write_text(lock.text)
-            marker = {"key": key, "package": request.package}
-            (building / MARKER).write_text(json.dumps(marker))
-            building.chmod(0o755)
+            (building / MARKER).write_text(json.dumps(marker, indent=1))
             building.rename(final)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-        return Environment(key, final, distribution)
+        return self._environment(key, final, marker)
 
-    def _install(self, directory: Path, lock: Lock, request: PackageRequest) -> None:
-        (directory / "pylock.toml").write_text(lock.text)
-        python = ["--python", str(directory / "bin" / "python")]
-        venv = ["venv", "--python", sys.executable, "--relocatable", "--allow-existing", "--quiet"]
-        self._uv([*venv, str(directory)], directory, request)
-        self._uv(
-            ["pip", "sync", *python, "--compile-bytecode", "--quiet", "pylock.toml"],
-            directory,
-            request,
-        )
-        if request.tree is not None:
-            self._uv(
-                ["pip", "install", *python, "--no-deps", "--compile-bytecode", "--quiet"]
-                + (["--editable"] if request.tree.editable else [])
-                + [str(request.tree.path)],
-                directory,
-                request,
+    def _install_in_layers(
+        self,
+        building: Path,
+        chosen: Sequence[Wheel],
+        lock: Lock,
+        request: PackageRequest,
+        scratch: Path,
+        parts: dict[str, float],
+    ) -> str:
+        """Install the model's package, and its libraries below it; returns their layer's name."""
+        own_name = _own_name(lock, request)
+        own = [wheel for wheel in chosen if wheel.name == own_name]
+        others = [wheel for wheel in chosen if wheel.name != own_name]
+        with _timed(parts, "install"):
+            self._install(building, own, request, scratch)
+            if request.tree is not None and request.tree.editable:
+                self._install_editable(building, request, scratch)
+        name = _layer_name(others)
+        layer = self._libraries / name
+        if not (layer / MARKER).is_file():
+            with self._alone(name):
+                if not (layer / MARKER).is_file():
+                    self._build_layer(layer, others, request, parts)
+        if _overlap(_site(building), _site(layer)):
+            shutil.rmtree(building)
+            with _timed(parts, "install"):
+                self._install(building, chosen, request, scratch)
+            with _timed(parts, "bytecode"):
+                self._bytecode.link(_site(building), chosen)
+            return ""
+        line = f"import site; site.addsitedir({str(_site(layer))!r})\n"
+        (_site(building) / _LIBRARIES_LINE).write_text(line)
+        with _timed(parts, "bytecode"):
+            self._bytecode.link(_site(building), own)
+        return name
+
+    def _build_layer(
+        self,
+        layer: Path,
+        wheels: Sequence[Wheel],
+        request: PackageRequest,
+        parts: dict[str, float],
+    ) -> None:
+        shutil.rmtree(layer, ignore_errors=True)
+        with scratch_directory(self._scratch) as scratch:
+            building = scratch / "libraries"
+            with _timed(parts, "install"):
+                self._install(building, wheels, request, scratch)
+            with _timed(parts, "bytecode"):
+                self._bytecode.link(_site(building), wheels)
+            marker = {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}}
+            (building / MARKER).write_text(json.dumps(marker, indent=1))
+            building.rename(layer)
+
+    def _install(
+        self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest, scratch: Path
+    ) -> None:
+        """Make a virtual environment of wheels with known hashes; nothing of theirs runs."""
+        venv.EnvBuilder(symlinks=True).create(directory)
+        with (directory / "pyvenv.cfg").open("a") as settings:
+            settings.write("relocatable = true\n")  # uv then starts scripts by relative paths
+        if wheels:
+            (scratch / "pylock.toml").write_text(pylock_of(wheels))
+            python = ["--python", str(directory / "bin" / "python")]
+            self._uv_sync(
+                ["pip", "sync", *python, "--no-build", "--quiet", "pylock.toml"], request, scratch
             )
 
-    def _uv(self, arguments: Sequence[str], directory: Path, request: PackageRequest) -> None:
-        result = self.uv.run(arguments, cwd=directory)
-        if result.exit_code != 0:
-            raise explain(request.label, result.output_tail)
+    def _uv_sync(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
+        """Install from the cache alone where it has everything: hashes do not grow old."""
+        room = Room(scratch, writable=(self._directory,))
+        if self.uv.run([*arguments, "--offline"], room, cache=self._cache).exit_code != 0:
+            self._uv(arguments, request, scratch)
+
+    def _uv(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
+        """Run the installer, which alone may write to the shared cache.
+
+        The whole directory is one mount in its room, since files are linked across it.
+        """
+        room = Room(scratch, writable=(self._directory,), network=True)
+        done = self.uv.run(arguments, room, cache=self._cache)
+        if done.exit_code != 0:
+            raise explain(request.label, done.output_tail)
+
+    def _install_editable(self, directory: Path, request: PackageRequest, scratch: Path) -> None:
+        """Have a local source's own build backend link it into the environment."""
+        assert request.tree is not None
+        python = str(directory / "bin" / "python")
+        room = Room(scratch, writable=(request.tree.path,), network=True)
+        done = self.uv.run(
+            ["pip", "install", "--python", python, "--no-deps", "--quiet", "--editable",
+             str(request.tree.path)],
+            room,
+            cache=scratch / "cache",
+        )  # fmt: skip
+        if done.exit_code != 0:
+            raise explain(request.label, done.output_tail)
 
     def _check(self, environment: Environment, request: PackageRequest) -> None:
         """Import the package in the new environment and run dissmodel's contract checks."""
-        report, output = self.inspect(environment, label=request.label)
+        fonts = environment.directory / "matplotlib"
+        report, output = self.inspect(environment, label=request.label, keep_fonts=fonts)
         if report["error"]:
             raise ExecutorModuleMissing(
                 f"Package {request.label!r} was installed, but importing it fails: "
@@ -205,7 +369,12 @@ class EnvironmentStore:
             )
 
     def inspect(
-        self, environment: Environment, module: str = "", *, label: str = ""
+        self,
+        environment: Environment,
+        module: str = "",
+        *,
+        label: str = "",
+        keep_fonts: Path | None = None,
     ) -> tuple[dict[str, Any], str]:
         """Import a package's executors in its environment.
 
@@ -217,6 +386,8 @@ class EnvironmentStore:
             The module to import; the distribution's own ones by default.
         label : str, optional
             How messages call the package; its distribution's name by default.
+        keep_fonts : Path, optional
+            Where to keep the font list that Matplotlib makes at its first import.
 
         Returns
         -------
@@ -231,20 +402,25 @@ class EnvironmentStore:
             The interpreter died or did not end in time.
         """
         package = label or environment.distribution
-        with tempfile.TemporaryDirectory(prefix="check-") as scratch:
-            report = Path(scratch) / "report.json"
-            command = [str(environment.python), "-P", "-s", str(self._harness), "check"]
-            command += ["--distribution", environment.distribution, "--module", module]
-            done = self.uv.commands.run(
+        with scratch_directory(self._scratch) as scratch:
+            report = scratch / "report.json"
+            command = [str(environment.python), "-P", "-s", str(self._harness / "__main__.py")]
+            command += ["check", "--distribution", environment.distribution, "--module", module]
+            variables = clean_environment(environment, str(scratch))
+            fonts = scratch / "matplotlib"
+            if keep_fonts is not None:
+                variables["MPLCONFIGDIR"] = str(fonts)
+            done = self.workshop.run(
                 [*command, "--report", str(report)],
-                cwd=Path(scratch),
-                environment=clean_environment(environment, scratch),
+                Room(scratch, readable=(self._harness, *environment.parts)),
+                variables,
             )
+            if keep_fonts is not None:
+                _copy_font_list(fonts, keep_fonts)
             if done.exit_code is None:
                 raise BuildFailed(
-                    f"Package {package!r} was installed, but importing it did not end within "
-                    f"{self.uv.commands.timeout_seconds:g} s; a package must not compute at "
-                    f"import.",
+                    f"Package {package!r} was installed, but importing it {done.limit}; a package "
+                    f"must not compute at import.",
                     done.output_tail,
                 )
             if not report.exists():
@@ -285,6 +461,69 @@ def _distribution(directory: Path, lock: Lock, request: PackageRequest) -> str:
         return _installed_name(directory, request.tree.path) or request.distribution
     own = lock.model_package(request)
     return own.name if own else request.distribution
+
+
+def _copy_font_list(made: Path, kept: Path) -> None:
+    """Take over the one file that Matplotlib reads at start."""
+    for file in made.glob("fontlist-*.json"):
+        if file.is_file() and not file.is_symlink():
+            kept.mkdir(exist_ok=True)
+            shutil.copyfile(file, kept / file.name)
+
+
+def _own_name(lock: Lock, request: PackageRequest) -> str:
+    """Return the normalised name of the model's own package among the wheels."""
+    own = lock.model_package(request)
+    return canonicalize_name(own.name if own else request.distribution)
+
+
+def _layer_name(wheels: Sequence[Wheel]) -> str:
+    """Name the content of a layer of libraries on this kind of machine."""
+    content = {
+        "wheels": sorted([wheel.name, wheel.sha256] for wheel in wheels),
+        "python": sys.implementation.cache_tag,
+        "base": sys.base_prefix,
+        "platform": sysconfig.get_platform(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _site(directory: Path) -> Path:
+    """Return the directory of the packages of a virtual environment."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return directory / "lib" / version / "site-packages"
+
+
+def _overlap(own: Path, libraries: Path) -> bool:
+    """Say whether two installations have files in one package, so that Python would see half of it.
+
+    Directories without ``__init__.py`` (namespace packages) may lie in both.
+    """
+    for entry in own.iterdir():
+        other = libraries / entry.name
+        if (
+            entry.name == "__pycache__"
+            or entry.name.startswith("_virtualenv")
+            or not other.exists()
+        ):
+            continue
+        if not (entry.is_dir() and other.is_dir()):
+            return True
+        if any((place / "__init__.py").exists() for place in (entry, other)):
+            return True
+        if _overlap(entry, other):
+            return True
+    return False
+
+
+@contextmanager
+def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of the block to a part."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        parts[name] = parts.get(name, 0.0) + time.perf_counter() - begin
 
 
 def _installed_name(directory: Path, source: Path) -> str:

@@ -1,90 +1,91 @@
-"""The one runner of ``uv`` commands: bounded in time and output, with an environment of its own."""
+"""The one runner of ``uv`` commands: behind walls, with an environment of its own."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from uv import find_uv_bin
 
-from dissmodel_platform.environments.commands import Commands
+from dissmodel_platform.environments.commands import Finished
+from dissmodel_platform.environments.workshop import Room, Workshop
 from dissmodel_platform.errors import BuildFailed
 
+_INDEXES = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _PASSED_ON = (
     "PATH", "LANG", "LC_ALL", "TZ",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-    "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS",
-    "UV_INDEX_STRATEGY", "UV_OFFLINE", "UV_HTTP_TIMEOUT",
+    *_INDEXES, "UV_INDEX_STRATEGY", "UV_OFFLINE", "UV_HTTP_TIMEOUT",
 )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class UvResult:
-    """How a command ended: exit code, and the last bytes of what it printed."""
-
-    exit_code: int
-    output_tail: str
+PYTHON = str(Path(sys.executable).resolve())
+"""The interpreter that environments are made of: that of this process, outside of its own."""
 
 
 class Uv:
-    """Runs ``uv`` with its cache under the platform's own directory; may be shared by threads.
+    """Runs ``uv`` and ``git`` in a workshop; may be shared by threads.
 
     Parameters
     ----------
-    cache : Path
-        Package cache; on the environments' file system, so that files are linked.
-    home : Path
-        Home directory of the commands: an empty one, so that no user configuration counts.
-    timeout_seconds : float
-        Wall-clock limit of one command.
+    workshop : Workshop
+        Where commands run.
     """
 
-    def __init__(self, cache: Path, home: Path, *, timeout_seconds: float) -> None:
-        self._cache = cache
-        self._home = home
-        self.commands = Commands(timeout_seconds=timeout_seconds)
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self._program = Path(find_uv_bin())
 
-    def run(self, arguments: Sequence[str], *, cwd: Path) -> UvResult:
-        """Run one command and wait for it; after this, nothing of its process group is left.
+    def run(self, arguments: Sequence[str], room: Room, *, cache: Path) -> Finished:
+        """Run one ``uv`` command and wait for it.
+
+        Parameters
+        ----------
+        arguments : sequence of str
+            What follows ``uv``.
+        room : Room
+            What the command gets; the cache must be writable in it.
+        cache : Path
+            Package cache.
 
         Raises
         ------
         BuildFailed
-            The time limit is over.
+            It went over a limit.
         BuildInterrupted
             The worker is being stopped.
         """
-        done = self.commands.run(
-            [find_uv_bin(), *arguments], cwd=cwd, environment=self.environment()
-        )
+        return self.command([str(self._program), *arguments], room, cache=cache)
+
+    def command(self, command: Sequence[str], room: Room, *, cache: Path) -> Finished:
+        """Run any command as `run` does: ``git``, say."""
+        readable = (self._program, *_local_indexes(), *room.readable)
+        environment = self.environment(room.scratch, cache)
+        done = self.workshop.run(command, replace(room, readable=readable), environment)
         if done.exit_code is None:
-            raise BuildFailed(
-                f"`uv {arguments[0]} {arguments[1]}` did not end within "
-                f"{self.commands.timeout_seconds:g} s; raise PLATFORM_BUILD_TIMEOUT_SECONDS if the "
-                f"package needs longer.",
-                done.output_tail,
-            )
-        return UvResult(done.exit_code, done.output_tail)
+            name = " ".join([Path(command[0]).name, *command[1:3]])
+            raise BuildFailed(f"`{name}` {done.limit}.", done.output_tail)
+        return done
 
     def interrupt(self) -> None:
         """End the commands that run now and refuse new ones; for shutting down."""
-        self.commands.interrupt()
+        self.workshop.commands.interrupt()
 
-    def environment(self) -> Mapping[str, str]:
+    def environment(self, scratch: Path, cache: Path) -> Mapping[str, str]:
         """Return the variables of the commands: proxies, certificates and indexes, no secrets."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        git_config = self._home / "gitconfig"
+        git_config = scratch / "gitconfig"
         if not git_config.exists():
             git_config.write_text("[safe]\n\tdirectory = *\n")
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         return {
             **passed_on,
-            "HOME": str(self._home),
-            "UV_CACHE_DIR": str(self._cache),
+            "UV_CACHE_DIR": str(cache),
+            "UV_LINK_MODE": "hardlink",
             "UV_NO_CONFIG": "1",
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",
@@ -94,3 +95,17 @@ class Uv:
             "GIT_TERMINAL_PROMPT": "0",
             "SOURCE_DATE_EPOCH": "946684800",
         }
+
+
+def index_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the hosts of the package indexes that the operator's variables name."""
+    addresses = " ".join(environ.get(name, "").replace(",", " ") for name in _INDEXES).split()
+    hosts = (urlsplit(address.rpartition("=")[2]).hostname for address in addresses)
+    return tuple(dict.fromkeys(host for host in hosts if host))
+
+
+def _local_indexes() -> tuple[Path, ...]:
+    """Return the directories that the operator's variables name as a place to find packages."""
+    addresses = " ".join(os.environ.get(name, "").replace(",", " ") for name in _INDEXES).split()
+    paths = (address.removeprefix("file://") for address in addresses)
+    return tuple(Path(path) for path in paths if path.startswith("/"))

@@ -3,15 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
-from dissmodel_platform.environments.lock import Lock, resolve
+from dissmodel_platform.environments.commands import Bounds
+from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import Environment, EnvironmentStore
-from dissmodel_platform.errors import BuildFailed, BuildInterrupted, EnvironmentBuildError
+from dissmodel_platform.environments.uv import index_hosts
+from dissmodel_platform.environments.workshop import Workshop
+from dissmodel_platform.errors import (
+    BuildFailed,
+    BuildInterrupted,
+    EnvironmentBuildError,
+    ObjectNotFound,
+)
+from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.registry.spec import ModelSpec
+from dissmodel_platform.sandbox.proxy import Destinations
+from dissmodel_platform.sandbox.walls import inspect_walls
+from dissmodel_platform.settings import Settings
+from dissmodel_platform.storage.objects import ObjectStore
+
+
+def open_environments(settings: Settings, directory: Path) -> EnvironmentStore:
+    """Open this machine's environments with the operator's walls, limits and hosts.
+
+    Parameters
+    ----------
+    settings : Settings
+        Limits and policy.
+    directory : Path
+        Where the environments are.
+    """
+    workshop = Workshop(
+        inspect_walls(settings.sandbox),
+        Bounds(
+            settings.build_timeout_seconds,
+            settings.build_memory_bytes,
+            settings.build_disk_bytes,
+        ),
+        Destinations(hosts=(*settings.package_hosts, *index_hosts(os.environ))),
+    )
+    return EnvironmentStore(directory, HARNESS, workshop)
 
 
 @dataclass(frozen=True)
@@ -55,13 +92,23 @@ class Preparer:
         Where locks are kept.
     store : EnvironmentStore
         This machine's environments.
+    objects : ObjectStore
+        Where the wheels are kept that were built for locks.
     allow_local : bool
         Whether packages may be local.
     """
 
-    def __init__(self, database: Database, store: EnvironmentStore, *, allow_local: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: EnvironmentStore,
+        objects: ObjectStore,
+        *,
+        allow_local: bool,
+    ) -> None:
         self._database = database
         self._store = store
+        self._objects = objects
         self._allow_local = allow_local
 
     async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
@@ -82,6 +129,7 @@ class Preparer:
         request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
         if lock_sha256 is not None:
             lock = await records.load_lock(self._database, lock_sha256)
+            await self._fetch_wheels(lock, request)
             acquired = await asyncio.to_thread(self._store.acquire, lock, request)
             return Prepared(acquired.environment, lock, request)
         row = await records.find_or_create(self._database, spec.name, request)
@@ -108,10 +156,13 @@ class Preparer:
         lock = row.lock
         if lock is None:
             await records.mark_building(self._database, row)
-            resolved = await asyncio.to_thread(resolve, self._store.uv, request)
-            lock = await records.keep_lock(self._database, row, resolved, request)
+            made = await asyncio.to_thread(self._store.lock, request)
+            for wheel in made.built:
+                await self._objects.put_file(self._store.built_wheel(wheel))
+            lock = await records.keep_lock(self._database, row, made, request)
         if not await asyncio.to_thread(self._store.has, lock, request):
             await records.mark_building(self._database, row)
+            await self._fetch_wheels(lock, request)
         acquired = await asyncio.to_thread(self._store.acquire, lock, request)
         await records.mark_ready(
             self._database,
@@ -120,3 +171,18 @@ class Preparer:
             acquired.seconds if acquired.built else None,
         )
         return Prepared(acquired.environment, lock, request)
+
+    async def _fetch_wheels(self, lock: Lock, request: PackageRequest) -> None:
+        """Bring the wheels here that another worker built for a lock."""
+        for wheel in lock.built:
+            place = self._store.built_wheel(wheel)
+            if place.exists():
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                await self._objects.fetch(wheel.sha256, place)
+            except ObjectNotFound as error:
+                raise BuildFailed(
+                    f"Package {request.label!r} cannot be installed: the wheel of {wheel.name}, "
+                    "which its lock names, is gone from the object store; restore it from a backup."
+                ) from error

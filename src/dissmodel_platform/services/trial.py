@@ -16,7 +16,6 @@ from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.execution.launcher import Launcher
-from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, log_lines
 from dissmodel_platform.experiments.queue import open_queue
@@ -29,7 +28,7 @@ from dissmodel_platform.registry.publishing import (
 )
 from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
 from dissmodel_platform.registry.spec import ModelSpec
-from dissmodel_platform.services.prepare import Prepared, Preparer
+from dissmodel_platform.services.prepare import Prepared, Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts
 from dissmodel_platform.services.submit import RunRequest, Submitter
 from dissmodel_platform.settings import Settings
@@ -153,10 +152,8 @@ async def _services(
 ) -> AsyncIterator[Trial]:
     queue = await open_queue(database)
     store = open_object_store(None, settings.objects_directory)
-    environments = EnvironmentStore(
-        packages_directory, HARNESS, build_timeout_seconds=settings.build_timeout_seconds
-    )
-    preparer = Preparer(database, environments, allow_local=allow_local)
+    environments = open_environments(settings, packages_directory)
+    preparer = Preparer(database, environments, store, allow_local=allow_local)
     launcher = Launcher(1)
     parts = RunnerParts(
         database=database,

@@ -13,7 +13,6 @@ from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import (
     BuildInterrupted,
     DatabaseError,
@@ -21,7 +20,6 @@ from dissmodel_platform.errors import (
     PlatformError,
 )
 from dissmodel_platform.execution.launcher import Launcher
-from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queue import (
     BUILD_TASK,
@@ -38,7 +36,7 @@ from dissmodel_platform.experiments.recovery import (
 )
 from dissmodel_platform.registry.index import models_changed_by
 from dissmodel_platform.registry.spec import parse_spec
-from dissmodel_platform.services.prepare import Preparer
+from dissmodel_platform.services.prepare import Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
@@ -77,12 +75,10 @@ class Worker:
         self._heartbeat_seconds = min(
             HEARTBEAT_SECONDS, settings.worker_timeout_seconds / _BEATS_PER_TIMEOUT
         )
-        environments = EnvironmentStore(
-            settings.packages_directory,
-            HARNESS,
-            build_timeout_seconds=settings.build_timeout_seconds,
+        environments = open_environments(settings, settings.packages_directory)
+        self._preparer = Preparer(
+            database, environments, store, allow_local=settings.allow_local_packages
         )
-        self._preparer = Preparer(database, environments, allow_local=settings.allow_local_packages)
         self._runner = Runner(
             RunnerParts(
                 database=database,

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
+from dissmodel_platform.sandbox.walls import inspect_walls
 
 
 @pytest.fixture
@@ -26,17 +29,12 @@ def small(repositories: Any) -> Callable[[str], PackageRequest]:
 
 
 @pytest.fixture
-def make_store(tmp_path: Path, packages_directory: Path) -> Callable[..., EnvironmentStore]:
-    """Make a store of this test's own, on the package cache that all tests share."""
+def make_store(tmp_path: Path) -> Callable[..., EnvironmentStore]:
+    """Make a store of this test's own."""
 
     def make(timeout_seconds: float = 120.0) -> EnvironmentStore:
-        directory = tmp_path / "packages"
-        directory.mkdir(exist_ok=True)
-        cache = directory / "cache"
-        if not cache.is_symlink():
-            (packages_directory / "cache").mkdir(exist_ok=True)
-            cache.symlink_to(packages_directory / "cache")
-        return EnvironmentStore(directory, HARNESS, build_timeout_seconds=timeout_seconds)
+        workshop = Workshop(inspect_walls(), Bounds(timeout_seconds))
+        return EnvironmentStore(tmp_path / "packages", HARNESS, workshop)
 
     return make
 

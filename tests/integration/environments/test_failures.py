@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dissmodel_platform.environments.lock import resolve
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import (
@@ -23,6 +21,8 @@ from dissmodel_platform.errors import (
     PythonMismatch,
     VersionNotFound,
 )
+from tests.acceptance.support import processes_below
+from tests.processes import wait_until
 
 Small = Callable[..., PackageRequest]
 
@@ -30,7 +30,7 @@ Small = Callable[..., PackageRequest]
 def build(store: EnvironmentStore, request: PackageRequest) -> EnvironmentBuildError:
     """Resolve and build what cannot be; returns why."""
     with pytest.raises(EnvironmentBuildError) as failed:
-        store.acquire(resolve(store.uv, request), request)
+        store.acquire(store.lock(request), request)
     sentence = str(failed.value)
     assert request.label in sentence, "the package is named"
     assert "\n" not in sentence
@@ -60,7 +60,7 @@ def test_what_an_index_does_not_have(
 ) -> None:
     request = request_for(package, ">=0.6", allow_local=False)
     with pytest.raises(EnvironmentBuildError) as failed:
-        resolve(environments.uv, request)
+        environments.lock(request)
     assert type(failed.value) is kind
     assert repr(package) in str(failed.value)
     assert cause in str(failed.value)
@@ -123,7 +123,7 @@ def test_what_a_repository_does_not_have(
 ) -> None:
     package = repositories.requirement("good").replace(*change)
     with pytest.raises(EnvironmentBuildError) as failed:
-        resolve(environments.uv, request_for(package, None, allow_local=True))
+        environments.lock(request_for(package, None, allow_local=True))
     assert type(failed.value) is kind, failed.value
     assert cause in str(failed.value)
 
@@ -133,7 +133,7 @@ def test_a_package_that_bears_another_name_is_told_apart(
 ) -> None:
     request = request_for(f"another @ {repositories.requirement('good')}", None, allow_local=True)
     with pytest.raises(BuildFailed, match="does not match given name `another`"):
-        resolve(environments.uv, request)
+        environments.lock(request)
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "file:///nowhere"])
@@ -142,14 +142,14 @@ def test_a_local_path_without_a_project_is_not_found(
 ) -> None:
     request = request_for(path, None, allow_local=True)
     with pytest.raises(PackageNotFound, match="there is no pyproject"):
-        resolve(environments.uv, request)
+        environments.lock(request)
 
 
 def test_an_executor_that_breaks_dissmodels_contract_names_the_check(
     environments: EnvironmentStore, repositories: Any
 ) -> None:
     request = request_for(repositories.requirement("contract-broken"), None, allow_local=True)
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     with pytest.raises(ContractCheckFailed) as failed:
         environments.acquire(lock, request)
     assert "'contract-broken' fails dissmodel's contract" in str(failed.value)
@@ -158,18 +158,15 @@ def test_an_executor_that_breaks_dissmodels_contract_names_the_check(
 
 
 def test_an_import_that_does_not_end_is_ended_with_its_children(
-    make_store: Callable[..., EnvironmentStore], small: Small
+    make_store: Callable[..., EnvironmentStore], small: Small, tmp_path: Path
 ) -> None:
     patient, hasty = make_store(), make_store(timeout_seconds=3.0)
     request = small("hangs-at-import")
-    lock = resolve(patient.uv, request)
-    with pytest.raises(BuildFailed, match="did not end within 3 s") as failed:
+    lock = patient.lock(request)
+    with pytest.raises(BuildFailed, match="importing it did not end within 3 s") as failed:
         hasty.acquire(lock, request)
-    child = int(failed.value.output_tail.removeprefix("started "))
-    deadline = time.monotonic() + 30.0
-    while Path(f"/proc/{child}").exists():  # until somebody has reaped it
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert failed.value.output_tail.startswith("started ")
+    wait_until(lambda: not processes_below(tmp_path), "its processes have ended")
     assert left_behind(hasty) == []
 
 

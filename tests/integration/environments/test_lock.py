@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dissmodel_platform.environments.lock import Lock, environment_key, resolve
+from dissmodel_platform.environments.lock import Lock, environment_key
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import EnvironmentStore
 
@@ -21,7 +21,7 @@ def test_a_git_package_is_locked_to_its_commit_and_a_moved_tag_does_not_change_t
     environments: EnvironmentStore, repositories: Any, small: Small
 ) -> None:
     request = small("good")
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     repository = repositories.repository("good")
     first = repositories.git(repository, "rev-parse", "v0.1.0")
     own = lock.model_package(request)
@@ -30,7 +30,7 @@ def test_a_git_package_is_locked_to_its_commit_and_a_moved_tag_does_not_change_t
 
     (repository / "CHANGES").write_text("moved")
     second = repositories.commit(repository, "v0.1.0")
-    moved = resolve(environments.uv, request)
+    moved = environments.lock(request)
     assert moved.model_package(request).commit == second  # type: ignore[union-attr]
     assert environment_key(moved, request) != environment_key(lock, request)
     assert Lock.parse(lock.text) == lock
@@ -40,7 +40,7 @@ def test_every_package_of_a_real_lock_has_hashes_or_a_commit(
     environments: EnvironmentStore, repositories: Any
 ) -> None:
     request = request_for(repositories.requirement("behaviours"), None, allow_local=True)
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     names = {package.name for package in lock.packages}
     assert {"behaviours", "dissmodel", "numpy", "geopandas"} <= names
     for package in lock.packages:
@@ -49,21 +49,21 @@ def test_every_package_of_a_real_lock_has_hashes_or_a_commit(
     assert lock.find("DisSModel") is lock.find("dissmodel")
     assert tomllib.loads(lock.text)["lock-version"] == "1.0"
     # nothing of the machine or of the time is in it: the same request gives the same text
-    assert resolve(environments.uv, request).text == lock.text
+    assert environments.lock(request).text == lock.text
 
 
 def test_the_models_own_package_is_the_one_at_the_specs_address_not_the_first_with_a_commit(
     environments: EnvironmentStore, small: Small
 ) -> None:
     request = small("several-modules")  # "dissmodel", also from git, sorts before it
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     assert [p.name for p in lock.packages if p.commit] == ["dissmodel", "several-modules"]
     assert lock.model_package(request).name == "several-modules"  # type: ignore[union-attr]
 
 
 def test_the_specs_constraint_on_dissmodel_takes_part(environments: EnvironmentStore) -> None:
     request = request_for(None, ">=0.6,<0.6.3", allow_local=False)
-    version = resolve(environments.uv, request).find("dissmodel").version  # type: ignore[union-attr]
+    version = environments.lock(request).find("dissmodel").version  # type: ignore[union-attr]
     assert version in ("0.6.0", "0.6.1", "0.6.2")
 
 
@@ -71,7 +71,7 @@ def test_the_built_in_executors_are_locked_with_their_own_dependencies(
     environments: EnvironmentStore,
 ) -> None:
     request = request_for(None, None, allow_local=False)
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     assert lock.find("rasterio") is not None
     assert lock.model_package(request) is None  # it is installed from its source tree
     assert request.python == ".".join(platform.python_version_tuple()[:2])
@@ -79,7 +79,7 @@ def test_the_built_in_executors_are_locked_with_their_own_dependencies(
 
 def test_another_python_gives_another_key(environments: EnvironmentStore, small: Small) -> None:
     request = small("good")
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     assert environment_key(lock, request) != environment_key(lock, replace(request, python="3.12"))
 
 

@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dissmodel_platform.environments.lock import Lock, environment_key, resolve
+from dissmodel_platform.environments.lock import Lock, environment_key
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import Environment, EnvironmentStore, clean_environment
-from dissmodel_platform.errors import BuildFailed
-from tests.processes import is_running, wait_until
+from dissmodel_platform.errors import BuildFailed, BuildInterrupted
+from tests.acceptance.support import processes_below
+from tests.processes import wait_until
 
 Small = Callable[..., PackageRequest]
 Good = tuple[Lock, PackageRequest, Environment, bool]
@@ -45,27 +47,15 @@ ACQUIRE = """
 import pickle, sys
 from pathlib import Path
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.environments.commands import Bounds
+from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
+from dissmodel_platform.sandbox.walls import inspect_walls
 lock, request = pickle.loads(Path(sys.argv[2]).read_bytes())
-store = EnvironmentStore(Path(sys.argv[1]), HARNESS, build_timeout_seconds=600)
+store = EnvironmentStore(Path(sys.argv[1]), HARNESS, Workshop(inspect_walls(), Bounds(600)))
 print("begins", flush=True)
 store.acquire(lock, request)
 print("has it", flush=True)
-"""
-
-# A build that waits until its partner's build has begun as well.
-RENDEZVOUS = """
-import time
-from pathlib import Path
-from hatchling import build
-
-def build_wheel(*arguments, **options):
-    Path({mine!r}).touch()
-    deadline = time.monotonic() + {patience}
-    while not Path({other!r}).exists():
-        assert time.monotonic() < deadline, "the partner's build did not begin"
-        time.sleep(0.02)
-    return build.build_wheel(*arguments, **options)
 """
 
 
@@ -73,7 +63,7 @@ def build_wheel(*arguments, **options):
 def good(repositories: Any, environments: EnvironmentStore) -> Good:
     """Make the environment of ``good`` with dissmodel as it was published."""
     request = request_for(repositories.requirement("good"), None, allow_local=True)
-    lock = resolve(environments.uv, request)
+    lock = environments.lock(request)
     acquired = environments.acquire(lock, request)
     return lock, request, acquired.environment, acquired.built
 
@@ -125,57 +115,47 @@ def test_the_interpreter_imports_the_executor_without_the_network(
     assert "good" in done.stdout.split()
 
 
-def test_bytecode_is_there_after_the_build(good: Good) -> None:
+def test_everything_has_bytecode_that_need_not_be_checked(good: Good) -> None:
     _, _, environment, _ = good
-    [packages] = environment.directory.glob("lib/python3*/site-packages")
-    tag = sys.implementation.cache_tag
+    listing = "import sys; print(*sys.path, sep='\\n')"
+    found = subprocess.run(
+        [environment.python, "-c", listing], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    sites = [Path(line) for line in found if line.endswith("site-packages")]
+    assert len(sites) == 2, "the model's own packages, and its libraries"
     for module in ("good_model/__init__.py", "dissmodel/__init__.py", "numpy/__init__.py"):
-        source = packages / module
-        assert source.is_file()
-        assert (source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc").is_file()
+        [source] = [site / module for site in sites if (site / module).is_file()]
+        compiled = Path(cache_from_source(str(source)))
+        flags = int.from_bytes(compiled.read_bytes()[4:8], "little")
+        assert flags == 0b01, "named by its source's hash, which is not looked at"
 
 
-def test_two_environments_are_built_at_the_same_time(
-    repositories: Any, small: Small, store: EnvironmentStore, tmp_path: Path
+def test_two_packages_are_built_at_the_same_time(
+    small: Small, store: EnvironmentStore, tmp_path: Path
 ) -> None:
-    library = small("good").requirements[1]
-    wanted = []
-    for mine, other in (("left", "right"), ("right", "left")):
-        repository = tmp_path / "sources" / mine
-        module = repository / f"{mine}_model"
-        module.mkdir(parents=True)
-        (module / "__init__.py").write_text(
-            f"from dissmodel.executor import ModelExecutor\n"
-            f"class Model(ModelExecutor):\n    name = {mine!r}\n"
-        )
-        (repository / "pyproject.toml").write_text(
-            '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "backend"\n'
-            f'backend-path = ["."]\n[project]\nname = "{mine}-model"\nversion = "0.1.0"\n'
-        )
-        (repository / "backend.py").write_text(
-            RENDEZVOUS.format(
-                mine=str(tmp_path / mine), other=str(tmp_path / other), patience=PATIENCE_SECONDS
-            )
-        )
-        repositories.git(repository, "init", "--quiet", "--initial-branch=main")
-        repositories.commit(repository, "v0.1.0")
-        package = f"git+{repository.as_uri()}@v0.1.0"
-        request = replace(small("good"), package=package, requirements=(package, library))
-        wanted.append((resolve(store.uv, request), request))
+    requests = [small("slow-build"), replace(small("slow-build"), python="3.12")]
+
+    def both_build() -> bool:
+        return list(processes_below(tmp_path).values()).count("sleep 600") == 2
+
     with ThreadPoolExecutor(2) as threads:
-        builds = [threads.submit(store.acquire, *each) for each in wanted]
-        left, right = [build.result() for build in builds]
-    assert left.built
-    assert right.built
-    assert left.environment.key != right.environment.key
+        locking = [threads.submit(store.lock, request) for request in requests]
+        wait_until(both_build, "both are building")
+        store.interrupt()
+        for each in locking:
+            assert isinstance(each.exception(PATIENCE_SECONDS), BuildInterrupted)
 
 
 @pytest.mark.parametrize("attempt", range(6))
 def test_a_build_that_was_killed_at_any_moment_passes_for_an_environment_only_if_it_is_whole(
-    attempt: int, small: Small, store: EnvironmentStore, tmp_path: Path
+    attempt: int,
+    small: Small,
+    store: EnvironmentStore,
+    make_store: Callable[..., EnvironmentStore],
+    tmp_path: Path,
 ) -> None:
     request = small("good")
-    lock = resolve(store.uv, request)
+    lock = store.lock(request)
     parcel = tmp_path / "wanted"
     parcel.write_bytes(pickle.dumps((lock, request)))
     # the moments are drawn within the time that a build takes, which is a second or two
@@ -202,23 +182,21 @@ def test_a_build_that_was_killed_at_any_moment_passes_for_an_environment_only_if
     report, output = store.inspect(acquired.environment)
     assert not report["error"], output
     assert report["registered"] == ["good"]
+    make_store()  # whoever opens the directory sweeps up
+    assert not list((tmp_path / "packages" / "scratch").iterdir())
 
 
 def test_a_build_that_takes_too_long_is_ended_with_all_that_it_started(
-    small: Small, store: EnvironmentStore, packages_directory: Path
+    small: Small, make_store: Callable[..., EnvironmentStore], tmp_path: Path
 ) -> None:
-    request = small("slow-build")
-    lock = resolve(store.uv, request)
-    checkouts = packages_directory / "cache" / "git-v2" / "checkouts"
-    for stale in checkouts.glob("*/*/building"):
-        stale.unlink()
-    store.uv.commands.timeout_seconds = 5
-    with pytest.raises(BuildFailed, match=r"did not end within 5 s; raise PLATFORM_BUILD_"):
-        store.acquire(lock, request)
-    [begun] = checkouts.glob("*/*/building")
-    started = [int(pid) for pid in begun.read_text().split()]
-    wait_until(lambda: not any(map(is_running, started)), "the build's processes have ended")
-    assert not store.has(lock, request)
+    store = make_store(timeout_seconds=5)
+    with ThreadPoolExecutor(1) as thread:
+        locking = thread.submit(store.lock, small("slow-build"))
+        wait_until(lambda: "sleep 600" in processes_below(tmp_path).values(), "it is building")
+        with pytest.raises(BuildFailed, match=r"did not end within 5 s; raise PLATFORM_BUILD_"):
+            locking.result()
+    wait_until(lambda: not processes_below(tmp_path), "the build's processes have ended")
+    assert not list((tmp_path / "packages" / "scratch").iterdir())
 
 
 def working_below(directory: Path) -> list[int]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from dissmodel_platform.environments.lock import Lock, environment_key, resolve
+from dissmodel_platform.environments.lock import Lock, environment_key
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import MARKER, EnvironmentStore
 from dissmodel_platform.errors import BuildInterrupted
+from tests.acceptance.support import processes_below
 from tests.processes import wait_until
 
 Small = Callable[..., PackageRequest]
@@ -34,7 +35,7 @@ def request_(small: Small) -> PackageRequest:
 
 @pytest.fixture
 def lock(store: EnvironmentStore, request_: PackageRequest) -> Lock:
-    return resolve(store.uv, request_)
+    return store.lock(request_)
 
 
 def test_the_second_acquire_finds_what_the_first_has_built(
@@ -98,15 +99,18 @@ def test_another_process_that_builds_the_key_is_waited_for(
 _BUILDER = """
 import sys
 from pathlib import Path
+from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
+from dissmodel_platform.sandbox.walls import inspect_walls
 
 directory, package = Path(sys.argv[1]), sys.argv[2]
 lock = Lock.parse((directory / "pylock.toml").read_text())
 request = PackageRequest(package, (package,), None, "", "3.11")
-store = EnvironmentStore(directory / "packages", HARNESS, build_timeout_seconds=120)
+store = EnvironmentStore(directory / "packages", HARNESS, Workshop(inspect_walls(), Bounds(120)))
 print(store.acquire(lock, request).built)
 """
 
@@ -123,40 +127,25 @@ def test_a_directory_without_a_marker_is_no_environment(
 
 
 def test_stopping_ends_a_build_with_all_its_processes_and_refuses_the_next(
-    store: EnvironmentStore, small: Small, packages_directory: Path
+    store: EnvironmentStore, small: Small, tmp_path: Path
 ) -> None:
-    request = small("slow-build")
-    lock = resolve(store.uv, request)
-    raised: list[BaseException] = []
-
-    def build() -> None:
-        try:
-            store.acquire(lock, request)
-        except BuildInterrupted as error:
-            raised.append(error)
-
-    builder = threading.Thread(target=build)
-    builder.start()
-    pids = wait_until(lambda: _building(packages_directory), "it is building").split()
-    waiting = threading.Thread(target=build)  # for the same key
-    waiting.start()
-    store.interrupt()
-    for thread in (builder, waiting):
-        thread.join(PATIENCE_SECONDS)
-        assert not thread.is_alive()
-    assert len(raised) == 2
-    for pid in pids:
-        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "it has ended")
-    assert entries(store) == []
+    with ThreadPoolExecutor(1) as thread:
+        locking = thread.submit(store.lock, small("slow-build"))
+        wait_until(lambda: "sleep 600" in processes_below(tmp_path).values(), "it is building")
+        store.interrupt()
+        with pytest.raises(BuildInterrupted):
+            locking.result(PATIENCE_SECONDS)
+    wait_until(lambda: not processes_below(tmp_path), "the build's processes have ended")
+    assert not list((tmp_path / "packages" / "scratch").iterdir())
     with pytest.raises(BuildInterrupted):
-        store.uv.run(["--version"], cwd=packages_directory)
+        store.lock(small("good"))
 
 
 def test_a_worker_that_is_stopped_does_not_wait_for_another_workers_build(
     make_store: Callable[..., EnvironmentStore], request_: Any, lock: Lock
 ) -> None:
     building, stopped = make_store(), make_store()
-    with building._building_alone(environment_key(lock, request_)):
+    with building._alone(environment_key(lock, request_)):
         raised = threading.Event()
 
         def wait() -> None:
@@ -175,7 +164,7 @@ def test_only_the_distributions_own_modules_are_imported(
     store: EnvironmentStore, small: Small
 ) -> None:
     request = small("several-modules", distribution="several-modules")
-    acquired = store.acquire(resolve(store.uv, request), request)
+    acquired = store.acquire(store.lock(request), request)
     report, _ = store.inspect(acquired.environment)
     assert report["modules"] == ["loose", "several"]
     assert report["registered"] == ["several"]
@@ -196,7 +185,7 @@ def test_an_editable_package_is_found_by_the_name_it_gives_itself(
     for path in (source, link):
         asked = request_for(str(path), None, allow_local=True)
         request = PackageRequest(asked.package, (library,), asked.tree, "a-wrong-guess", "3.11")
-        lock = resolve(store.uv, request)
+        lock = store.lock(request)
         acquired = store.acquire(lock, request)
         assert acquired.environment.distribution == "good-model"
         assert store.inspect(acquired.environment)[0]["modules"] == ["good_model"]
@@ -214,8 +203,3 @@ def test_environments_share_their_files_with_the_cache(
     environment = store.acquire(lock, request_).environment
     [module] = environment.directory.glob("lib/python3*/site-packages/good_model/__init__.py")
     assert module.stat().st_nlink > 1
-
-
-def _building(packages_directory: Path) -> str:
-    found = list((packages_directory / "cache" / "git-v2" / "checkouts").glob("*/*/building"))
-    return found[0].read_text() if found else ""

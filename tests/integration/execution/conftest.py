@@ -280,7 +280,7 @@ async def _open_lab(
         database=database,
         queue=queue,
         store=store,
-        preparer=Preparer(database, environments, allow_local=True),
+        preparer=Preparer(database, environments, store, allow_local=True),
         stager=Stager(store, settings.input_cache_directory, max_bytes=10**9),
         launcher=launcher,
         settings=settings,

@@ -117,7 +117,7 @@ async def test_an_output_that_postgresql_cannot_hold_is_kept_all_the_same(lab: A
 async def test_local_packages_are_refused_where_they_are_not_allowed(
     lab: Any, environments: EnvironmentStore, repositories: Any
 ) -> None:
-    strict = Preparer(lab.database, environments, allow_local=False)
+    strict = Preparer(lab.database, environments, lab.parts.store, allow_local=False)
     for package in (repositories.requirement("behaviours"), "/srv/flood"):
         with pytest.raises(EnvironmentBuildError, match="PLATFORM_ALLOW_LOCAL_PACKAGES"):
             await strict.prepare(spec(package))

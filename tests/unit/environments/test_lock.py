@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dissmodel_platform.environments.lock import Lock, LockedPackage, environment_key
+from dissmodel_platform.environments.lock import BuiltWheel, Lock, LockedPackage, environment_key
 from dissmodel_platform.environments.packages import PackageRequest, SourceTree
+from dissmodel_platform.types import Sha256
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -44,11 +45,17 @@ def request(**changes: object) -> PackageRequest:
 
 def test_a_lock_names_versions_hashes_and_commits() -> None:
     lock = Lock.parse(TEXT)
+    wheel, sdist = (
+        ("https://example.org/dissmodel.whl", B),
+        ("https://example.org/dissmodel.tar.gz", A),
+    )
+    tide = "https://example.org/tide.whl"
     assert lock.packages == (
         LockedPackage("coastal-flood", "0.1.0", (), COMMIT, "https://example.org/lab/flood"),
-        LockedPackage("dissmodel", "0.6.2", (A, B), ""),
-        LockedPackage("tide_tables", "2.0", (C,), "", "https://example.org/tide.whl"),
+        LockedPackage("dissmodel", "0.6.2", (A, B), "", wheels=(wheel,), sdist=sdist),
+        LockedPackage("tide_tables", "2.0", (C,), "", tide, wheels=((tide, C),)),
     )
+    assert lock.built == ()
     assert lock.sha256 == hashlib.sha256(TEXT.encode()).hexdigest()
 
 
@@ -114,22 +121,42 @@ def test_the_key_changes_with_each_package(old: str, new: str) -> None:
     )
 
 
-def test_the_key_changes_with_python_and_tree(tmp_path: Path) -> None:
+def test_the_key_changes_with_python_and_the_tree_that_is_developed(tmp_path: Path) -> None:
     lock = Lock.parse(TEXT)
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / "flood.py").write_text("x = 1\n")
-    copied = request(tree=SourceTree(tmp_path, editable=False))
     editable = request(tree=SourceTree(tmp_path, editable=True))
-    requests = [request(), request(python="3.12"), copied, editable]
+    requests = [request(), request(python="3.12"), editable]
     keys = [environment_key(lock, r) for r in requests]
     assert len(set(keys)) == len(keys)
     assert all(len(key) == 64 and int(key, 16) for key in keys)
 
     (tmp_path / "flood.py").write_text("x = 2\n")
-    assert environment_key(lock, copied) != keys[2]
-    assert environment_key(lock, editable) == keys[3], "the present source is what runs"
+    assert environment_key(lock, editable) == keys[2], "the present source is what runs"
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'tide'\n")
-    assert environment_key(lock, editable) != keys[3]
+    assert environment_key(lock, editable) != keys[2]
+
+
+def test_a_tree_that_is_copied_asks_for_another_lock_when_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "flood.py").write_text("x = 1\n")
+    copied = request(tree=SourceTree(tmp_path, editable=False))
+    before = copied.digest()
+    (tmp_path / "flood.py").write_text("x = 2\n")
+    assert copied.digest() != before
+
+
+def test_wheels_that_were_built_are_part_of_the_lock_and_of_the_key() -> None:
+    lock = Lock.parse(TEXT)
+    built = [BuiltWheel("coastal-flood", "coastal_flood-0.1.0-py3-none-any.whl", Sha256(A))]
+    with_built = lock.with_built(built)
+    assert with_built.built == tuple(built)
+    assert with_built.packages == lock.packages
+    assert Lock.parse(with_built.text) == with_built
+    other = lock.with_built([replace(built[0], sha256=Sha256(B))])
+    keys = {environment_key(each, request()) for each in (lock, with_built, other)}
+    assert len(keys) == 3
+    assert lock.with_built([]) == lock
 
 
 def test_the_spelling_of_the_request_is_not_part_of_the_key() -> None:

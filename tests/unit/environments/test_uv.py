@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dissmodel_platform.environments.commands import OUTPUT_TAIL_BYTES, Commands
-from dissmodel_platform.environments.uv import Uv
+from dissmodel_platform.environments.commands import OUTPUT_TAIL_BYTES, Bounds, Commands
+from dissmodel_platform.environments.uv import Uv, index_hosts
+from dissmodel_platform.environments.workshop import Room, Workshop
 from dissmodel_platform.errors import BuildFailed, BuildInterrupted
+from dissmodel_platform.sandbox.walls import Walls
 from tests.processes import is_running, wait_until
 
 PATIENCE_SECONDS = 30.0
@@ -55,14 +57,14 @@ def assert_all_have_ended(directory: Path) -> None:
 
 @pytest.mark.parametrize("script", [PARENT, STUBBORN])
 def test_the_time_limit_ends_the_whole_group(tmp_path: Path, script: str) -> None:
-    commands = Commands(timeout_seconds=0.7)
+    commands = Commands(Bounds(0.7))
     done = commands.run(["/bin/sh", "-c", script], cwd=tmp_path, environment=ENVIRONMENT)
     assert done.exit_code is None
     assert_all_have_ended(tmp_path)
 
 
 def test_a_command_that_ends_takes_along_what_it_left_behind(tmp_path: Path) -> None:
-    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    commands = Commands(Bounds(PATIENCE_SECONDS))
     done = commands.run(["/bin/sh", "-c", LEAVES_A_CHILD], cwd=tmp_path, environment=ENVIRONMENT)
     assert done.exit_code == 0
     assert_all_have_ended(tmp_path)
@@ -70,26 +72,26 @@ def test_a_command_that_ends_takes_along_what_it_left_behind(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -9 $$", -9)])
 def test_the_exit_code_is_told(tmp_path: Path, script: str, code: int) -> None:
-    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    commands = Commands(Bounds(PATIENCE_SECONDS))
     done = commands.run(["/bin/sh", "-c", script], cwd=tmp_path, environment=ENVIRONMENT)
     assert done.exit_code == code
 
 
 def test_the_last_of_the_output_is_kept_whatever_its_bytes(tmp_path: Path) -> None:
     code = "import os; os.write(1, b'x' * 100_000); os.write(2, b'\\xff the end\\n')"
-    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    commands = Commands(Bounds(PATIENCE_SECONDS))
     done = commands.run([sys.executable, "-c", code], cwd=tmp_path, environment=ENVIRONMENT)
     assert done.output_tail.endswith("x\N{REPLACEMENT CHARACTER} the end")
     assert len(done.output_tail) <= OUTPUT_TAIL_BYTES
 
 
 def test_a_command_has_no_input_to_wait_for(tmp_path: Path) -> None:
-    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    commands = Commands(Bounds(PATIENCE_SECONDS))
     assert commands.run(["/bin/cat"], cwd=tmp_path, environment=ENVIRONMENT).exit_code == 0
 
 
 def test_a_program_that_is_not_there_is_told_and_does_not_count_as_running(tmp_path: Path) -> None:
-    commands = Commands(timeout_seconds=PATIENCE_SECONDS)
+    commands = Commands(Bounds(PATIENCE_SECONDS))
     finished = commands.run(["/nowhere/uv"], cwd=tmp_path, environment=ENVIRONMENT)
     assert finished.exit_code == 126
     assert "/nowhere/uv" in finished.output_tail
@@ -99,9 +101,9 @@ def test_a_program_that_is_not_there_is_told_and_does_not_count_as_running(tmp_p
 def test_a_command_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys\n"
-        "from dissmodel_platform.environments.commands import Commands\n"
+        "from dissmodel_platform.environments.commands import Bounds, Commands\n"
         "place = pathlib.Path(sys.argv[1])\n"
-        "Commands(timeout_seconds=600).run("
+        "Commands(Bounds(600)).run("
         "['/bin/sh', '-c', 'echo $$ > pid.part; mv pid.part pid; exec sleep 600'], "
         "cwd=place, environment={'PATH': '/usr/bin:/bin'})\n"
     )
@@ -114,7 +116,7 @@ def test_a_command_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_what_runs_and_refuses_what_is_new(tmp_path: Path) -> None:
-    commands = Commands(timeout_seconds=600)
+    commands = Commands(Bounds(600))
     directories = [tmp_path / "first", tmp_path / "second"]
     with ThreadPoolExecutor(2) as threads:
         running = []
@@ -140,7 +142,7 @@ def test_an_interrupt_ends_what_runs_and_refuses_what_is_new(tmp_path: Path) -> 
 
 
 def test_no_command_slips_through_an_interrupt(tmp_path: Path) -> None:
-    commands = Commands(timeout_seconds=600)
+    commands = Commands(Bounds(600))
 
     def keep_starting() -> BaseException:
         try:
@@ -156,9 +158,37 @@ def test_no_command_slips_through_an_interrupt(tmp_path: Path) -> None:
         assert all(isinstance(loop.result(PATIENCE_SECONDS), BuildInterrupted) for loop in loops)
 
 
+def test_a_command_that_prints_without_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dissmodel_platform.environments.commands.OUTPUT_LIMIT_BYTES", 1_000_000)
+    done = Commands(Bounds(PATIENCE_SECONDS)).run(
+        ["/bin/sh", "-c", "head -c 2000000 /dev/zero; sleep 600"],
+        cwd=tmp_path,
+        environment=ENVIRONMENT,
+    )
+    assert done.exit_code is None
+    assert done.limit.startswith("printed more than")
+
+
+def test_a_command_that_fills_its_scratch_directory_is_ended(tmp_path: Path) -> None:
+    commands = Commands(Bounds(PATIENCE_SECONDS, disk_bytes=1_000_000))
+    script = "mkdir below; head -c 2000000 /dev/urandom > below/big; sleep 600"
+    done = commands.run(
+        ["/bin/sh", "-c", script], cwd=tmp_path, environment=ENVIRONMENT, scratch=tmp_path
+    )
+    assert done.exit_code is None
+    assert done.limit.startswith("wrote more than 0.001 GB; raise PLATFORM_BUILD_DISK_BYTES")
+
+
 @pytest.fixture
-def uv(tmp_path: Path) -> Uv:
-    return Uv(tmp_path / "cache", tmp_path / "home", timeout_seconds=PATIENCE_SECONDS)
+def uv() -> Uv:
+    return Uv(Workshop(Walls(), Bounds(PATIENCE_SECONDS)))
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path)
 
 
 def test_the_tool_sees_proxies_and_indexes_and_no_secrets(
@@ -169,50 +199,65 @@ def test_the_tool_sees_proxies_and_indexes_and_no_secrets(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example.org/")
     monkeypatch.setenv("SSL_CERT_FILE", "/srv/certificates.pem")
-    environment = uv.environment()
+    environment = uv.environment(tmp_path, tmp_path / "cache")
     assert not set(SECRETS) & set(environment)
     assert "a-secret" not in environment.values()
     assert environment["HTTPS_PROXY"] == "http://proxy.example.org:3128"
     assert environment["UV_DEFAULT_INDEX"] == "https://index.example.org/"
     assert environment["SSL_CERT_FILE"] == "/srv/certificates.pem"
-    assert environment["HOME"] == str(tmp_path / "home")
     assert environment["UV_CACHE_DIR"] == str(tmp_path / "cache")
 
 
-def test_git_sees_neither_the_operators_settings_nor_a_terminal(uv: Uv, tmp_path: Path) -> None:
-    shown = subprocess.run(
-        ["git", "config", "--list", "--show-origin"],
-        cwd=tmp_path,
-        env=dict(uv.environment()),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    assert shown == [f"file:{tmp_path / 'home' / 'gitconfig'}\tsafe.directory=*"]
-    assert uv.environment()["GIT_TERMINAL_PROMPT"] == "0"
+def test_git_sees_neither_the_operators_settings_nor_a_terminal(
+    uv: Uv, room: Room, tmp_path: Path
+) -> None:
+    command = ["/usr/bin/env", "git", "config", "--list", "--show-origin"]
+    shown = uv.command(command, room, cache=tmp_path / "cache").output_tail.splitlines()
+    assert shown == [f"file:{tmp_path / 'gitconfig'}\tsafe.directory=*"]
+    assert uv.environment(tmp_path, tmp_path)["GIT_TERMINAL_PROMPT"] == "0"
 
 
-def test_a_command_of_the_tool_ends_with_its_code_and_its_words(uv: Uv, tmp_path: Path) -> None:
-    assert uv.run(["--version"], cwd=tmp_path).output_tail.startswith("uv ")
-    refused = uv.run(["pip", "no-such-command"], cwd=tmp_path)
+def test_commands_have_a_home_and_a_temporary_directory_of_their_own(
+    uv: Uv, room: Room, tmp_path: Path
+) -> None:
+    script = 'echo "$HOME $TMPDIR"; test -d "$HOME" && test -d "$TMPDIR"'
+    done = uv.command(["/bin/sh", "-c", script], room, cache=tmp_path / "cache")
+    assert (done.exit_code, done.output_tail) == (0, f"{tmp_path / 'home'} {tmp_path / 'tmp'}")
+
+
+def test_a_command_of_the_tool_ends_with_its_code_and_its_words(
+    uv: Uv, room: Room, tmp_path: Path
+) -> None:
+    assert uv.run(["--version"], room, cache=tmp_path).output_tail.startswith("uv ")
+    refused = uv.run(["pip", "no-such-command"], room, cache=tmp_path)
     assert refused.exit_code == 2
     assert "no-such-command" in refused.output_tail
 
 
 def test_a_command_of_the_tool_that_takes_too_long_says_which_setting_helps(
-    uv: Uv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = tmp_path / "uv"
     slow.write_text(f"#!/bin/sh\n{PARENT}\n")
     slow.chmod(0o755)
     monkeypatch.setattr("dissmodel_platform.environments.uv.find_uv_bin", lambda: str(slow))
-    uv.commands.timeout_seconds = 0.7
+    hasty = Uv(Workshop(Walls(), Bounds(0.7)))
     with pytest.raises(BuildFailed, match=r"`uv pip sync` .*0\.7 s; raise PLATFORM_BUILD_TIMEOUT"):
-        uv.run(["pip", "sync"], cwd=tmp_path)
+        hasty.run(["pip", "sync"], room, cache=tmp_path)
     assert_all_have_ended(tmp_path)
 
 
-def test_an_interrupt_reaches_the_tool(uv: Uv, tmp_path: Path) -> None:
+def test_an_interrupt_reaches_the_tool(uv: Uv, room: Room, tmp_path: Path) -> None:
     uv.interrupt()
     with pytest.raises(BuildInterrupted):
-        uv.run(["--version"], cwd=tmp_path)
+        uv.run(["--version"], room, cache=tmp_path)
+
+
+def test_hosts_of_the_operators_indexes() -> None:
+    environ = {
+        "UV_DEFAULT_INDEX": "https://user:key@packages.example.org/simple",
+        "UV_INDEX": "lab=http://10.0.0.7:8080/simple https://other.example.org/",
+        "UV_FIND_LINKS": "/srv/wheels",
+    }
+    assert set(index_hosts(environ)) == {"packages.example.org", "10.0.0.7", "other.example.org"}
+    assert index_hosts({}) == ()

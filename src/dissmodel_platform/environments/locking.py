@@ -1,0 +1,178 @@
+"""Resolve once, then lock: every package with its hashes, every source built to a wheel.
+
+Both run other people's code (a package's ``setup.py``, its build backend), so both happen in a
+workshop, with a package cache that is thrown away: what is kept is the lock and the wheels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from dissmodel_platform.environments.commands import Finished
+from dissmodel_platform.environments.failures import explain
+from dissmodel_platform.environments.lock import BuiltWheel, Lock, LockedPackage
+from dissmodel_platform.environments.packages import PackageRequest
+from dissmodel_platform.environments.uv import PYTHON, Uv
+from dissmodel_platform.environments.wheels import best_wheel, built_wheel_path
+from dissmodel_platform.environments.workshop import Room
+from dissmodel_platform.errors import BuildFailed, PackageNotFound
+from dissmodel_platform.types import Sha256
+
+_FETCH = Path(__file__).with_name("fetch.py").resolve()
+
+
+@dataclass(frozen=True)
+class LockMaker:
+    """Makes one lock in a scratch directory.
+
+    Attributes
+    ----------
+    uv : Uv
+        Runs the tools.
+    request : PackageRequest
+        What is asked for.
+    scratch : Path
+        An empty directory on the file system of `wheels`.
+    wheels : Path
+        Where the wheels are put that are built (see `wheels.built_wheel_path`).
+    """
+
+    uv: Uv
+    request: PackageRequest
+    scratch: Path
+    wheels: Path
+
+    def make(self) -> Lock:
+        """Resolve, and build what has no wheel.
+
+        Raises
+        ------
+        EnvironmentBuildError
+            One of its kinds, with a sentence that names the package and the cause.
+        OSError
+            The disk refuses.
+        """
+        resolved = self._resolve()
+        built = [
+            self._build(package, number)
+            for number, package in enumerate(resolved.packages)
+            if best_wheel(package) is None
+        ]
+        tree = self.request.tree
+        if tree is not None and not tree.editable:
+            source = self.scratch / "tree"
+            shutil.copytree(tree.path, source, ignore=shutil.ignore_patterns("__pycache__"))
+            built.append(self._build_wheel(source, self.request.distribution))
+        return resolved.with_built(built)
+
+    def _resolve(self) -> Lock:
+        (self.scratch / "requirements.in").write_text("\n".join(self.request.requirements) + "\n")
+        sources = ["requirements.in"]
+        if self.request.tree is not None:
+            sources.append(str(self.request.tree.project_file()))
+        self._run_uv(
+            "pip", "compile", *sources,
+            "--format", "pylock.toml", "--output-file", "pylock.toml",
+            "--python", PYTHON, "--python-version", self.request.python,
+            "--no-header", "--no-annotate", "--quiet",
+        )  # fmt: skip
+        return Lock.parse((self.scratch / "pylock.toml").read_text())
+
+    def _build(self, package: LockedPackage, number: int) -> BuiltWheel:
+        """Fetch the source of a package and build it."""
+        source = self.scratch / f"source-{number}"
+        source.mkdir()
+        if package.commit:
+            self._clone(package, source)
+            project = source / package.subdirectory
+        elif package.sdist is not None:
+            project = self._fetch(*package.sdist, source)
+        else:
+            raise PackageNotFound(
+                f"Package {self.request.label!r} cannot be installed: it needs {package.name}, "
+                "which is neither in an index nor in a git repository."
+            )
+        return self._build_wheel(project, package.name)
+
+    def _clone(self, package: LockedPackage, source: Path) -> None:
+        """Check a git source out; with all its history, as versions may be made of tags."""
+        for arguments in (
+            ["clone", "--quiet", "--no-checkout", package.source, str(source)],
+            ["-C", str(source), "checkout", "--quiet", "--detach", package.commit],
+            ["-C", str(source), "submodule", "--quiet", "update", "--init", "--recursive"],
+        ):
+            git = shutil.which("git") or "/usr/bin/git"
+            self._run([git, *arguments])
+
+    def _fetch(self, address: str, sha256: str, source: Path) -> Path:
+        """Download a source distribution; its hash is checked here, outside the walls."""
+        file = source / address.rpartition("/")[2]
+        self._run([PYTHON, "-I", "-S", str(_FETCH), address, str(file)])
+        with file.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != sha256:
+            raise BuildFailed(
+                f"Package {self.request.label!r} cannot be installed: {file.name} is not the file "
+                f"that the index named (SHA-256 {found}, not {sha256}); try again, and ask the "
+                "index's operator if it stays so."
+            )
+        return file
+
+    def _build_wheel(self, project: Path, name: str) -> BuiltWheel:
+        """Build a project and keep its wheel; what came out is looked at, not believed."""
+        out = self.scratch / f"out-{canonicalize_name(name)}"
+        self._run_uv(
+            "build", "--wheel", "--out-dir", str(out), "--python", PYTHON, str(project),
+        )  # fmt: skip
+        made = [path for path in out.glob("*.whl") if path.is_file() and not path.is_symlink()]
+        if len(made) != 1 or not _is_wheel_of(name, made[0].name):
+            raise BuildFailed(
+                f"Package {self.request.label!r} cannot be installed: building {name} did not make "
+                f"one wheel of that name but {[path.name for path in made]}."
+            )
+        with made[0].open("rb") as opened:
+            sha256 = Sha256(hashlib.file_digest(opened, "sha256").hexdigest())
+        kept = built_wheel_path(self.wheels, sha256, made[0].name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        made[0].rename(kept)
+        kept.chmod(0o444)
+        return BuiltWheel(name, kept.name, sha256)
+
+    def _run_uv(self, *arguments: str) -> None:
+        cache = self.scratch / "cache"
+        self._explain(self.uv.run(arguments, self._room(), cache=cache))
+
+    def _run(self, command: Sequence[str]) -> None:
+        self._explain(self.uv.command(command, self._room(), cache=self.scratch / "cache"))
+
+    def _explain(self, done: Finished) -> None:
+        if done.exit_code != 0:
+            raise explain(self.request.label, done.output_tail)
+
+    def _room(self) -> Room:
+        """Return what a tool gets: the scratch directory, the network, local sources to read.
+
+        A source that is being developed may be written to, as some build backends do.
+        """
+        tree = self.request.tree
+        developed = (tree.path,) if tree is not None and tree.editable else ()
+        shown = (tree.path,) if tree is not None else ()
+        return Room(
+            self.scratch,
+            readable=(_FETCH, *shown, *self.request.local_repositories()),
+            writable=developed,
+            network=True,
+        )
+
+
+def _is_wheel_of(name: str, file: str) -> bool:
+    try:
+        return parse_wheel_filename(file)[0] == canonicalize_name(name)
+    except InvalidWheelFilename:
+        return False

@@ -1,0 +1,97 @@
+"""Where foreign tools and foreign code work: behind walls, within bounds, with one way out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dissmodel_platform.environments.commands import Bounds, Commands, Finished
+from dissmodel_platform.sandbox.confinement import Confinement
+from dissmodel_platform.sandbox.proxy import Destinations, Proxy, upstream_of
+from dissmodel_platform.sandbox.walls import Walls
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one command gets beside the system.
+
+    Attributes
+    ----------
+    scratch : Path
+        Its working directory, which it may change; holds its ``home`` and ``tmp``.
+    readable, writable : tuple of Path
+        Further paths.
+    network : bool
+        Whether the proxy is there.
+    """
+
+    scratch: Path
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    network: bool = False
+
+
+@dataclass
+class Workshop:
+    """Runs commands; may be shared by threads.
+
+    Parameters
+    ----------
+    walls : Walls
+        Those that stand here.
+    bounds : Bounds
+        Limits of each command.
+    destinations : Destinations
+        Where the network leads.
+    """
+
+    walls: Walls
+    bounds: Bounds
+    destinations: Destinations = field(default_factory=Destinations)
+
+    def __post_init__(self) -> None:
+        """Make the runner of commands."""
+        self.commands = Commands(self.bounds)
+
+    def run(self, command: Sequence[str], room: Room, environment: Mapping[str, str]) -> Finished:
+        """Run one command and wait for it; nothing of it is left afterwards.
+
+        Raises
+        ------
+        BuildInterrupted
+            The worker is being stopped.
+        OSError
+            The scratch directory cannot be made ready.
+        """
+        home, temporary = room.scratch / "home", room.scratch / "tmp"
+        for directory in (home, temporary):
+            directory.mkdir(exist_ok=True)
+        with self._proxy(room.network) as proxy:
+            confinement = Confinement(
+                readable=room.readable,
+                writable=(room.scratch, *room.writable),
+                proxy=proxy.socket if proxy else None,
+                limits={"AS": self.bounds.memory_bytes} if self.bounds.memory_bytes else {},
+            )
+            done = self.commands.run(
+                confinement.command(self.walls, command, room.scratch),
+                cwd=room.scratch,
+                environment={**environment, "HOME": str(home), "TMPDIR": str(temporary)},
+                scratch=room.scratch,
+            )
+        refused = sorted(set(proxy.refused)) if proxy else []
+        if not refused:
+            return done
+        told = "\n".join([done.output_tail, *(f"refused: {reason}" for reason in refused)])
+        return Finished(done.exit_code, told, done.limit)
+
+    @contextlib.contextmanager
+    def _proxy(self, wanted: bool) -> Iterator[Proxy | None]:
+        if not wanted:
+            yield None
+            return
+        with Proxy(self.destinations, upstream_of(os.environ)) as proxy:
+            yield proxy
