@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -156,7 +157,7 @@ async def publish_catalog(
     if catalog is None:
         await _insert_catalog(connection, publication, None, {})
     elif content is not None:
-        parsed = parse_catalog(content)
+        parsed = await asyncio.to_thread(parse_catalog, content)
         await _insert_problems(connection, parsed.problems, origin="content")
         if parsed.sources is not None:
             await _insert_catalog(connection, publication, catalog.oid, parsed.sources)

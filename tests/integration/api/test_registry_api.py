@@ -203,6 +203,26 @@ async def test_the_catalogue_is_published_with_its_commit_and_names_inputs(
 
 
 @pytest.mark.usefixtures("watching")
+async def test_a_source_that_cannot_be_stored_stops_neither_the_registry_nor_the_catalogue(
+    client: httpx.AsyncClient, database: Database, registry: Registry
+) -> None:
+    hostile = ("0x" + "f" * 5000, "1:1", '"\\ud800"', '"\\0"', ".nan", "!!set {a}", "2001-99-99")
+    sources = "".join(
+        f"  s{number}:\n    driver: x\n    description: d\n"
+        f"    args: {{urlpath: 's3://a/b', value: {value}}}\n"
+        for number, value in enumerate(hostile)
+    )
+    tip = with_catalog(registry, {"a.toml": registry.model("a")}, CATALOG + sources)
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    assert (await client.get("/models")).json()["commit"] == tip
+    answer = await client.get("/catalog")
+    assert list(answer.json()["sources"]) == ["grid", "s1"]
+    assert answer.json()["sources"]["s1"]["args"]["value"] == "1:1"
+    problems = (await client.get("/registry/problems")).json()["problems"]
+    assert [problem["code"] for problem in problems] == ["invalid-source"] * 6
+
+
+@pytest.mark.usefixtures("watching")
 async def test_the_history_of_a_model_names_the_commits_that_changed_it(
     client: httpx.AsyncClient, database: Database, registry: Registry
 ) -> None:

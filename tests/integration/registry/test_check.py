@@ -92,11 +92,20 @@ class TestFiles:
         (registry / "catalog.yaml").write_text("sources:\n  grid: {driver: x}\n")
         report = await check(registry)
         assert codes(report) == [
-            ("catalog.yaml", "invalid-source", None),
+            ("catalog.yaml", "invalid-source", 2),
             ("models/bad.toml", "invalid-type", 2),
             ("models/worse.toml", "invalid-toml", 1),
         ]
         assert (report.ok, report.faults, report.warnings) == (False, 3, 0)
+
+    async def test_a_source_that_cannot_be_stored_is_a_fault(self, registry, check) -> None:
+        sources = [f"  s{n}: {{driver: x, args: {{urlpath: 's3://a/b', v: {value}}}}}\n"
+                   for n, value in enumerate(("0x" + "f" * 5000, '"\\ud800"', "1"))]  # fmt: skip
+        (registry / "catalog.yaml").write_text("sources:\n" + "".join(sources))
+        assert codes(await check(registry)) == [
+            ("catalog.yaml", "invalid-source", 2),
+            ("catalog.yaml", "invalid-source", 3),
+        ]
 
     async def test_warnings_fail_nothing(self, registry, check) -> None:
         (registry / "models/b.toml").write_text('[model]\nname = "c"\nclass = "c"\n')
