@@ -54,19 +54,25 @@ class Publication:
     published_at: datetime
 
 
-@dataclass(frozen=True)
-class PublishedModel:
-    """One model at one publication."""
+@dataclass(frozen=True, kw_only=True)
+class ListedModel:
+    """One model at one publication, without its spec."""
 
     name: str
     revision: Revision
-    source_text: str
-    document: dict[str, Any]
     class_name: str | None
     package: str | None
     description: str
     stale: bool
     environment: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel(ListedModel):
+    """One model at one publication."""
+
+    source_text: str
+    document: dict[str, Any]
 
 
 async def latest_publication(database: Database) -> Publication | None:
@@ -158,11 +164,12 @@ async def find_publication(database: Database, commit: str) -> Publication:
 
 async def list_models(
     database: Database, publication: Publication, *, limit: int, after: str = ""
-) -> list[PublishedModel]:
-    """Return one page of the models of a publication, by name."""
+) -> list[ListedModel]:
+    """Return one page of the models of a publication, by name; no spec is read."""
     rows = await database.fetch_all(
         f"""
-        SELECT v.*, {_ENVIRONMENT_COLUMNS}, {_STALE} AS stale
+        SELECT v.model_name, v.class_name, v.package, v.description, {_STALE} AS stale,
+               {_ENVIRONMENT_COLUMNS}
         FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
         {_ENVIRONMENT_JOIN}
         WHERE h.model_name > %(after)s AND h.from_seq <= %(seq)s
@@ -173,7 +180,7 @@ async def list_models(
         after=after,
         limit=limit,
     )
-    return [_model(row, publication) for row in rows]
+    return [ListedModel(**_listed(row, publication)) for row in rows]
 
 
 async def get_model(database: Database, publication: Publication, name: str) -> PublishedModel:
@@ -242,6 +249,12 @@ def _publication(row: DictRow) -> Publication:
 
 
 def _model(row: DictRow, publication: Publication) -> PublishedModel:
+    return PublishedModel(
+        **_listed(row, publication), source_text=row["source_text"], document=row["document"]
+    )
+
+
+def _listed(row: DictRow, publication: Publication) -> dict[str, Any]:
     environment: dict[str, Any] = {"state": row["env_state"] or "pending"}
     if row["env_state"] is not None:
         environment |= {
@@ -249,14 +262,12 @@ def _model(row: DictRow, publication: Publication) -> PublishedModel:
             "seconds": row["env_seconds"],
             "error": row["env_error"],
         }
-    return PublishedModel(
-        name=row["model_name"],
-        revision=publication.revision,
-        source_text=row["source_text"],
-        document=row["document"],
-        class_name=row["class_name"],
-        package=row["package"],
-        description=row["description"],
-        stale=row["stale"],
-        environment=environment,
-    )
+    return {
+        "name": row["model_name"],
+        "revision": publication.revision,
+        "class_name": row["class_name"],
+        "package": row["package"],
+        "description": row["description"],
+        "stale": row["stale"],
+        "environment": environment,
+    }

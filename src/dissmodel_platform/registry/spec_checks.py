@@ -28,6 +28,12 @@ PLATFORM_KEYS = frozenset(
 )
 """Keys of ``[model]`` that this platform reads; every other key is the model's own data."""
 
+LONGEST_TEXT = 1_000
+"""Characters of a registration key's text; listings hold it for every model."""
+
+LONGEST_TEXTS = {"description": 10_000}
+"""The same, for keys that may have more."""
+
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """A file's stem that can be a model's name: it stands in URLs, paths and command lines."""
 
@@ -100,6 +106,9 @@ class _Checks:
             if not isinstance(value, str):
                 message = f"{key} must be text, not {described(value)}."
                 yield self._problem("invalid-type", message, "model", key)
+            elif len(value) > (most := LONGEST_TEXTS.get(key, LONGEST_TEXT)):
+                message = f"{key} has {len(value)} characters, and {most} are the most."
+                yield self._problem("too-long", message, "model", key)
             elif key != "description" and (fault := _text_fault(value)) is not None:
                 code = f"invalid-{key.replace('_', '-')}"
                 yield self._problem(code, f"{key} {fault}.", "model", key)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.registry.index import latest_publication, list_models
+from dissmodel_platform.registry.index import get_model, latest_publication, list_models
 from dissmodel_platform.services.sync import ask_for_sync
 from tests.integration.registry.conftest import Registry
 
@@ -40,7 +40,8 @@ async def served_values(database: Database) -> set[int]:
         return set()
     models = await list_models(database, publication, limit=1000)
     assert len(models) == MODELS
-    return {model.document["model"]["parameters"]["value"] for model in models}
+    specs = [await get_model(database, publication, model.name) for model in models]
+    return {spec.document["model"]["parameters"]["value"] for spec in specs}
 
 
 @asynccontextmanager

@@ -55,7 +55,8 @@ async def served(database: Database) -> dict[str, int]:
     """Return the served models with the value of their one parameter."""
     publication = await latest_publication(database)
     assert publication is not None
-    models = await list_models(database, publication, limit=1000)
+    names = [model.name for model in await list_models(database, publication, limit=1000)]
+    models = [await get_model(database, publication, name) for name in names]
     return {m.name: m.document["model"]["parameters"]["value"] for m in models}
 
 
@@ -150,6 +151,19 @@ async def test_a_rewind_withdraws_what_came_later_and_can_be_undone(
     await sync.run("test")
     assert await served(database) == {"a": 2, "b": 1}
     assert await model_names(database, await find_publication(database, first)) == ["a"]
+
+
+async def test_a_listing_reads_no_spec(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1))
+    await sync.run("test")
+    publication = await latest_publication(database)
+    assert publication is not None
+    await database.execute(
+        "ALTER TABLE model_versions DROP COLUMN document, DROP COLUMN source_text"
+    )
+    assert [m.name for m in await list_models(database, publication, limit=10)] == ["a"]
 
 
 async def test_an_unknown_model_names_the_nearest(

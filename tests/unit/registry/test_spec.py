@@ -123,6 +123,17 @@ def test_merged_parameters_share_nothing_with_the_spec() -> None:
     assert len(spec.merged_parameters({})["potential_data"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "most"), [("description", 10_000), ("class", 1_000), ("package", 1_000)]
+)
+def test_a_text_that_listings_hold_is_bounded(key: str, most: int) -> None:
+    text = "x" * most
+    assert parse_spec("models/a.toml", f'[model]\n{key} = "{text}"\n').errors == ()
+    (problem,) = parse_spec("models/a.toml", f'[model]\n{key} = "{text}x"\n').errors
+    assert (problem.code, problem.line) == ("too-long", 2)
+    assert str(most) in problem.message
+
+
 def test_a_missing_class_is_accepted_with_a_warning() -> None:
     parsed = parse_spec("models/a.toml", '[model]\nname = "a"\n')
     assert parsed.spec is not None
