@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
 from psycopg.rows import DictRow
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import ModelNotFound, RevisionNotFound
+from dissmodel_platform.registry.nearest import LONGEST_NAME, MOST_CANDIDATES, nearest_names
 from dissmodel_platform.types import Revision
 
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -124,8 +125,8 @@ async def model_history(database: Database, name: str) -> list[dict[str, Any]]:
     )
     if not rows:
         publication = await latest_publication(database)
-        known = [] if publication is None else await model_names(database, publication)
-        raise ModelNotFound(name, get_close_matches(name, known, n=3, cutoff=0.5))
+        nearest = [] if publication is None else await _nearest_models(database, publication, name)
+        raise ModelNotFound(name, nearest)
     return rows
 
 
@@ -203,8 +204,7 @@ async def get_model(database: Database, publication: Publication, name: str) -> 
         name=name,
     )
     if row is None:
-        known = await model_names(database, publication)
-        raise ModelNotFound(name, get_close_matches(name, known, n=3, cutoff=0.5))
+        raise ModelNotFound(name, await _nearest_models(database, publication, name))
     return _model(row, publication)
 
 
@@ -219,6 +219,25 @@ async def model_names(database: Database, publication: Publication) -> list[str]
         seq=publication.seq,
     )
     return [row["model_name"] for row in rows]
+
+
+async def _nearest_models(database: Database, publication: Publication, name: str) -> list[str]:
+    """Return names that look like a misspelt one, chosen as in :func:`nearest_names`."""
+    start = name[:LONGEST_NAME]
+    rows = await database.fetch_all(
+        """
+        SELECT model_name FROM model_history
+        WHERE from_seq <= %(seq)s AND (until_seq IS NULL OR until_seq > %(seq)s)
+        ORDER BY length(translate(model_name, %(letters)s, ''))
+                 + abs(length(model_name) - %(length)s), model_name
+        LIMIT %(most)s
+        """,
+        seq=publication.seq,
+        letters="".join(sorted(set(start))),
+        length=len(start),
+        most=MOST_CANDIDATES,
+    )
+    return await asyncio.to_thread(nearest_names, name, [row["model_name"] for row in rows])
 
 
 async def models_changed_by(database: Database, publication: int) -> list[PublishedModel]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import islice
 
+from dissmodel_platform.registry.nearest import nearest_names
 from dissmodel_platform.registry.parameter_schema import same_kind
 from dissmodel_platform.registry.problems import shown
 from dissmodel_platform.registry.spec import ModelSpec
 from dissmodel_platform.registry.toml_bounds import MAX_DEPTH
 
 _MOST_HINTS = 20
-_MOST_CANDIDATES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,14 @@ class _Hints:
     """Nearest known names; bounded, since looking for them costs far more than refusing."""
 
     def __init__(self, known: Iterable[str]) -> None:
-        self._known = [name[:100] for name in islice(known, _MOST_CANDIDATES)]
+        self._known = list(known)
         self._left = _MOST_HINTS
 
     def for_name(self, name: str) -> str:
         if self._left == 0:
             return ""
         self._left -= 1
-        nearest = get_close_matches(name[:100], self._known, n=3)
+        nearest = nearest_names(name, self._known, cutoff=0.6)
         return "; did you mean " + " or ".join(map(repr, nearest)) + "?" if nearest else ""
 
 

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +26,7 @@ from dissmodel_platform.registry.index import (
     get_model,
     latest_publication,
 )
+from dissmodel_platform.registry.nearest import nearest_names
 from dissmodel_platform.registry.parameters import check_names, check_parameters
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.settings import Settings
@@ -123,7 +123,7 @@ class Submitter:
         name = request.input_dataset.removeprefix(CATALOG_PREFIX)
         sources = {} if publication is None else await get_catalog(self._database, publication)
         if publication is None or name not in sources:
-            nearest = get_close_matches(name, sources, n=3, cutoff=0.5)
+            nearest = await asyncio.to_thread(nearest_names, name, sources)
             hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see GET /catalog."
             message = f"The registry's catalogue names no data set {name!r}; {hint}"
             raise InvalidInput(message, {SOURCE_FIELD: message})
@@ -137,7 +137,7 @@ class Submitter:
     async def _accept(
         self, spec: ModelSpec, model_commit: str, request: RunRequest, submitted_by: str
     ) -> Experiment:
-        parameters = check_parameters(spec, request.parameters)
+        parameters = await asyncio.to_thread(check_parameters, spec, request.parameters)
         faults = {f"parameters.{name}": text for name, text in parameters.errors.items()}
         faults |= _prefixed("column_map", check_names(spec.columns, request.column_map))
         faults |= _prefixed("band_map", check_names(spec.bands, request.band_map))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dissmodel_platform.registry.index import (
     latest_publication,
     list_models,
     list_problems,
+    model_history,
     model_names,
 )
 from dissmodel_platform.services.sync import RegistrySync, ask_for_sync
@@ -175,6 +177,35 @@ async def test_an_unknown_model_names_the_nearest(
     assert publication is not None
     with pytest.raises(ModelNotFound, match="flood_vector") as caught:
         await get_model(database, publication, "flod_vector")
+    assert caught.value.nearest == ["flood_vector"]
+
+
+async def test_an_unknown_name_among_very_many_long_ones_does_not_stop_the_process(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, flood_vector=1))
+    await sync.run("test")
+    publication = await latest_publication(database)
+    assert publication is not None
+    await database.execute(
+        """
+        WITH added AS (
+            INSERT INTO model_versions (model_name, blob_oid, description, document, source_text)
+            SELECT repeat('land_use_change_', 5) || lpad(n::text, 6, '0'), 'x', '', '{}', ''
+            FROM generate_series(1, 10000) AS n RETURNING id, model_name
+        )
+        INSERT INTO model_history SELECT model_name, id, %(seq)s, NULL FROM added
+        """,
+        seq=publication.seq,
+    )
+    for name in ("land_use_change_" * 5 + "00000x", "flod_vector"):
+        begin = time.process_time()
+        with pytest.raises(ModelNotFound) as caught:
+            await get_model(database, publication, name)
+        with pytest.raises(ModelNotFound) as in_history:
+            await model_history(database, name)
+        assert time.process_time() - begin < 0.4, "comparing all of them takes more than twice that"
+        assert caught.value.nearest == in_history.value.nearest != []
     assert caught.value.nearest == ["flood_vector"]
 
 
