@@ -25,8 +25,15 @@ def default_home() -> Path:
     return Path(base) / "dissmodel-platform"
 
 
+_YEAR_SECONDS = 366 * 86_400.0
+
+
 def _known_as(name: str) -> Any:
     return Field(validation_alias=AliasChoices(name, name.lower()))
+
+
+def _between(lower: float, upper: float) -> Any:
+    return Field(ge=lower, le=upper, allow_inf_nan=False)
 
 
 class Settings(BaseSettings):
@@ -45,7 +52,9 @@ class Settings(BaseSettings):
     configs_branch: Annotated[str | None, _known_as("CONFIGS_BRANCH")] = None
     """Branch that is served; unset: the one the remote's HEAD names."""
 
-    configs_sync_interval: Annotated[float, _known_as("CONFIGS_SYNC_INTERVAL")] = 900.0
+    configs_sync_interval: Annotated[
+        float, _known_as("CONFIGS_SYNC_INTERVAL"), _between(1, _YEAR_SECONDS)
+    ] = 900.0
     """Seconds between two looks at the remote (jitter of a tenth is added)."""
 
     registry_on_rewrite: Literal["accept", "hold"] = "accept"
@@ -72,10 +81,10 @@ class Settings(BaseSettings):
     registry_keyring: Path | None = None
     """OpenPGP keys whose signatures count, as `gpg --export` writes them."""
 
-    registry_history_days: float = Field(default=90.0, gt=0)
+    registry_history_days: Annotated[float, _between(0.01, 36_525)] = 90.0
     """Days for which ended syncs are kept."""
 
-    registry_stale_seconds: float = Field(default=0.0, ge=0)
+    registry_stale_seconds: Annotated[float, _between(0, _YEAR_SECONDS)] = 0.0
     """Seconds without a successful sync after which `/health` gives a reason; 0: four intervals."""
 
     webhook_secret: SecretStr | None = None
@@ -109,19 +118,19 @@ class Settings(BaseSettings):
     worker_slots: int = Field(default=1, ge=1)
     """Experiments that one worker process runs at the same time."""
 
-    worker_timeout_seconds: float = Field(default=30.0, gt=0)
+    worker_timeout_seconds: Annotated[float, _between(1, 86_400)] = 30.0
     """Seconds without a heartbeat after which a worker is taken for dead."""
 
-    run_timeout_seconds: float = Field(default=86_400.0, gt=0)
+    run_timeout_seconds: Annotated[float, _between(1, _YEAR_SECONDS)] = 86_400.0
     """Wall-clock limit of one run, in seconds."""
 
     run_memory_bytes: int = Field(default=0, ge=0)
     """Address-space limit of one run, in bytes; 0: none."""
 
-    cancel_grace_seconds: float = Field(default=5.0, ge=0)
+    cancel_grace_seconds: Annotated[float, _between(0, 3_600)] = 5.0
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 
-    build_timeout_seconds: float = Field(default=1_800.0, gt=0)
+    build_timeout_seconds: Annotated[float, _between(1, 86_400)] = 1_800.0
     """Wall-clock limit of each step of resolving or building an environment, in seconds."""
 
     build_memory_bytes: int = Field(default=16 * 1024**3, ge=0)

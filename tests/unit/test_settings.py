@@ -39,7 +39,7 @@ def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["PLATFORM_HOMES", "PLATFORM_CONFIGS_REPO", "PLATFORM_API_KEYS"])
 def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(SettingsError, match=f"(?i){name}"):
         load_settings({name: "x"})
 
 
@@ -60,9 +60,35 @@ def test_directories_are_split_like_a_search_path(monkeypatch: pytest.MonkeyPatc
     assert load_settings().input_directories == (Path("/data"), Path("/more data"))
 
 
-def test_every_setting_is_in_the_reference() -> None:
-    reference = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
-    text = reference.read_text(encoding="utf-8")
-    for name, field in Settings.model_fields.items():
-        variable = name.upper() if field.validation_alias else f"PLATFORM_{name.upper()}"
-        assert f"`{variable}`" in text, f"{variable} is missing in {reference.name}"
+def variable_of(name: str) -> str:
+    alias = Settings.model_fields[name].validation_alias
+    return name.upper() if alias else f"PLATFORM_{name.upper()}"
+
+
+NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation is float]
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_has_bounds_and_the_reference_tells_them(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = Settings.model_json_schema(by_alias=False)["properties"][name]
+    lower, upper = bounds["minimum"], bounds["maximum"]
+    variable = variable_of(name)
+    for wrong in ("inf", "-inf", "nan", "1e300", "-1", str(upper * 1.01), str(lower - 0.01)):
+        monkeypatch.setenv(variable, wrong)
+        with pytest.raises(SettingsError, match=f"(?i){name}"):
+            load_settings()
+    for right in (lower, upper):
+        monkeypatch.setenv(variable, str(right))
+        assert getattr(load_settings(), name) == right
+    (line,) = (
+        line for line in REFERENCE.read_text("utf-8").splitlines() if f"`{variable}`" in line
+    )
+    assert f"{lower:.10g} to {upper:.10g}" in line
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_in_the_reference(name: str) -> None:
+    assert f"`{variable_of(name)}`" in REFERENCE.read_text(encoding="utf-8")
