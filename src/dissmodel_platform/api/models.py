@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -16,7 +17,7 @@ from dissmodel_platform.api.schemas import (
     ModelVersion,
     Text,
 )
-from dissmodel_platform.errors import ModelNotFound
+from dissmodel_platform.errors import InvalidInput, ModelNotFound
 from dissmodel_platform.registry import index
 
 router = APIRouter(tags=["models"])
@@ -26,10 +27,44 @@ Commit = Annotated[
 ]
 
 
+_CURSOR = re.compile(r"([0-9]{1,18}):([A-Za-z0-9_.-]{1,100})")
+
+
 async def _publication(parts: Context, commit: str | None) -> index.Publication | None:
     if commit:
         return await index.find_publication(parts.database, commit)
     return await index.latest_publication(parts.database)
+
+
+async def _place(
+    parts: Context, commit: str | None, cursor: str
+) -> tuple[index.Publication | None, str]:
+    """Return the publication to list, and the model after which a page begins.
+
+    A cursor names both, so that all pages of one walk are of one commit.
+
+    Raises
+    ------
+    InvalidInput
+        The cursor is not one of this listing.
+    """
+    if not cursor:
+        return await _publication(parts, commit), ""
+    found = _CURSOR.fullmatch(cursor)
+    publication = await index.get_publication(parts.database, int(found[1])) if found else None
+    if found is None or publication is None:
+        raise InvalidInput(
+            "The cursor is not one that this listing returned; start without it.",
+            {"cursor": "unknown cursor"},
+        )
+    if commit and (await index.find_publication(parts.database, commit)).revision != (
+        publication.revision
+    ):
+        raise InvalidInput(
+            "The cursor is of another commit; give the same one for all pages.",
+            {"cursor": "of another commit"},
+        )
+    return publication, found[2]
 
 
 @router.get("/models", summary="List the models that can be run")
@@ -40,11 +75,14 @@ async def list_models(
     cursor: Annotated[Text, Query(description="`next` of the page before.")] = "",
     commit: Commit = None,
 ) -> ModelPage:
-    """Return one page, by name; a model whose package does not work says so in ``environment``."""
-    publication = await _publication(parts, commit)
+    """Return one page, by name; a model whose package does not work says so in ``environment``.
+
+    The pages that follow are of the same commit, also when another one is published meanwhile.
+    """
+    publication, after = await _place(parts, commit, cursor)
     if publication is None:
         return ModelPage(models=[], commit=None, next=None)
-    found = await index.list_models(parts.database, publication, limit=limit + 1, after=cursor)
+    found = await index.list_models(parts.database, publication, limit=limit + 1, after=after)
     page = found[:limit]
     return ModelPage(
         models=[
@@ -59,7 +97,7 @@ async def list_models(
             for model in page
         ],
         commit=publication.revision,
-        next=page[-1].name if len(found) > limit else None,
+        next=f"{publication.seq}:{page[-1].name}" if len(found) > limit else None,
     )
 
 

@@ -83,7 +83,7 @@ class Platform:
         return self._content(answer)
 
     def models(self) -> list[Json]:
-        """Return the models that can be run, by name."""
+        """Return the models that can be run, by name, all of one commit."""
         models: list[Json] = []
         cursor: dict[str, str] = {}
         while True:

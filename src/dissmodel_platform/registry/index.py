@@ -163,6 +163,14 @@ async def find_publication(database: Database, commit: str) -> Publication:
     return _publication(rows[0])
 
 
+async def get_publication(database: Database, seq: int) -> Publication | None:
+    """Return the publication of a number, or ``None`` where there is none."""
+    row = await database.fetch_one(
+        "SELECT * FROM registry_publications WHERE seq = %(seq)s", seq=seq
+    )
+    return None if row is None else _publication(row)
+
+
 async def list_models(
     database: Database, publication: Publication, *, limit: int, after: str = ""
 ) -> list[ListedModel]:

@@ -249,6 +249,30 @@ async def test_the_history_of_a_model_names_the_commits_that_changed_it(
 
 
 @pytest.mark.usefixtures("watching")
+async def test_all_pages_of_one_listing_are_of_one_commit(
+    client: httpx.AsyncClient, database: Database, registry: Registry
+) -> None:
+    first = registry.commit({f"m{n}.toml": registry.model(f"m{n}") for n in range(4)})
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    page = (await client.get("/models", params={"limit": 2})).json()
+    second = registry.commit({f"{name}.toml": registry.model(name) for name in ("a", "m2", "m9")})
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    rest = (await client.get("/models", params={"cursor": page["next"]})).json()
+    assert [m["name"] for m in page["models"] + rest["models"]] == ["m0", "m1", "m2", "m3"]
+    assert (page["commit"], rest["commit"], rest["next"]) == (first, first, None)
+    assert (await client.get("/models")).json()["commit"] == second
+    same = await client.get("/models", params={"cursor": page["next"], "commit": first})
+    assert same.json() == rest
+    for wrong in (
+        {"cursor": "m1"},
+        {"cursor": "999:m1"},
+        {"cursor": f"{10**30}:m1"},
+        {"cursor": page["next"], "commit": second},
+    ):
+        assert (await client.get("/models", params=wrong)).status_code == 422
+
+
+@pytest.mark.usefixtures("watching")
 async def test_a_submission_may_name_any_commit_that_was_published(
     client: httpx.AsyncClient, database: Database, registry: Registry
 ) -> None:
