@@ -348,7 +348,7 @@ def test_a_broken_file_is_a_problem_with_its_place_and_hides_nothing(
     mended = {"models/edited.toml": SIMPLE_MODEL.format("mended"), "models/never_good.toml": None}
     commit(platform.registry, mended)
     assert http.post("/admin/sync").json()["changed"] == ["edited"]
-    assert http.get("/registry/problems").json() == {"problems": []}
+    assert http.get("/registry/problems").json() == {"problems": [], "total": 0, "next": None}
     assert http.get("/models/edited").json()["stale"] is False
 
 

@@ -24,14 +24,28 @@ from dissmodel_platform.services.sync import ask_for_sync
 
 router = APIRouter(tags=["registry"])
 
+MOST_PROBLEMS = 100
+"""Problems that the answer to a sync holds; GET /registry/problems has all of them."""
+
 
 @router.get("/registry/problems", summary="What is wrong with the registry's files")
 async def registry_problems(
-    parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.READ))],
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the page before.")] = 0,
 ) -> RegistryProblems:
-    """Return path, line, column, code and a sentence for each problem of the served commit."""
-    rows = await index.list_problems(parts.database)
-    return RegistryProblems(problems=[RegistryProblem(**row) for row in rows])
+    """Return one page: path, line, column, code and a sentence for each problem.
+
+    They are of the served commit; ``total`` counts all of them.
+    """
+    rows = await index.list_problems(parts.database, limit=limit + 1, after=cursor)
+    page = rows[:limit]
+    return RegistryProblems(
+        problems=[RegistryProblem(**row) for row in page],
+        total=await index.count_all_problems(parts.database),
+        next=str(page[-1]["id"]) if len(rows) > limit else None,
+    )
 
 
 @router.get("/registry/syncs", summary="What the last syncs found")
@@ -88,7 +102,8 @@ async def accept(
 
 
 async def _result(parts: Context, run: sync_runs.SyncRun) -> SyncResult:
-    problems = [RegistryProblem(**row) for row in await index.list_problems(parts.database)]
+    rows = await index.list_problems(parts.database, limit=MOST_PROBLEMS)
+    problems = [RegistryProblem(**row) for row in rows]
     return SyncResult(**sync_answer(run).model_dump(), problems=problems)
 
 

@@ -186,7 +186,9 @@ class SyncAnswer(BaseModel):
 class SyncResult(SyncAnswer):
     """The sync that was asked for, with what is wrong with the registry's files."""
 
-    problems: list[RegistryProblem]
+    problems: list[RegistryProblem] = Field(
+        description="The first hundred; `problem_count` counts all of GET /registry/problems."
+    )
 
 
 class RegistrySyncs(BaseModel):
@@ -249,9 +251,11 @@ class ModelHistory(BaseModel):
 
 
 class RegistryProblems(BaseModel):
-    """What is wrong with the registry's files."""
+    """One page of what is wrong with the registry's files."""
 
     problems: list[RegistryProblem]
+    total: int
+    next: str | None
 
 
 class Artifact(BaseModel):

@@ -25,6 +25,8 @@ from dissmodel_platform.registry.sync_runs import SyncRun, list_runs
 from dissmodel_platform.services.sync import open_mirror, open_sync
 from dissmodel_platform.settings import Settings, load_settings
 
+_MOST_PROBLEMS = 100
+
 app = typer.Typer(no_args_is_help=True)
 app.command("check")(check)
 app.command("init")(init)
@@ -77,7 +79,12 @@ def status(as_json: AsJson = False) -> None:
     if found.last_sync is not None:
         typer.echo(f"last sync: {found.last_sync['at']}, {found.last_sync['message']}")
     if found.problems:
-        print_table(("file", "line", "severity", "problem"), map(_row, found.problems))
+        told = found.problems[:_MOST_PROBLEMS]
+        print_table(("file", "line", "severity", "problem"), map(_row, told))
+    if len(found.problems) > _MOST_PROBLEMS:
+        typer.echo(
+            f"{len(found.problems) - _MOST_PROBLEMS} more problems; `--json` shows all.", err=True
+        )
 
 
 @app.command("accept")
@@ -159,7 +166,10 @@ async def _status(settings: Settings) -> _Status:
         if publication is None:
             return _Status(None, 0, [], last)
         names = await model_names(database, publication)
-        return _Status(publication.revision, len(names), await list_problems(database), last)
+        problems = await list_problems(database)
+        for problem in problems:
+            del problem["id"]
+        return _Status(publication.revision, len(names), problems, last)
     finally:
         await database.close()
 

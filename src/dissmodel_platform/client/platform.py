@@ -84,21 +84,18 @@ class Platform:
 
     def models(self) -> list[Json]:
         """Return the models that can be run, by name, all of one commit."""
-        models: list[Json] = []
-        cursor: dict[str, str] = {}
-        while True:
-            page = self._get("/models", limit=_PAGE, **cursor)
-            models += page["models"]
-            if page["next"] is None:
-                return models
-            cursor = {"cursor": page["next"]}
+        return list(self._listed("/models", "models"))
 
     def model(self, name: str) -> Json:
         """Return one model with its whole spec."""
         return self._get(f"/models/{_part(name)}")
 
+    def problems(self) -> list[Json]:
+        """Return what is wrong with the files of the registry's served commit."""
+        return list(self._listed("/registry/problems", "problems"))
+
     def sync(self) -> Json:
-        """Sync the registry and return what changed."""
+        """Sync the registry and return what changed, with the first hundred problems."""
         return self._send("POST", "/admin/sync")
 
     def upload(self, path: Path, *, label: str = "default") -> Json:
@@ -244,6 +241,16 @@ class Platform:
             with path.open("wb") as file:
                 for chunk in answer.iter_bytes():
                     file.write(chunk)
+
+    def _listed(self, path: str, key: str) -> Iterator[Json]:
+        """Yield the entries of all pages of a listing."""
+        cursor: dict[str, str] = {}
+        while True:
+            page = self._get(path, limit=_PAGE, **cursor)
+            yield from page[key]
+            if page["next"] is None:
+                return
+            cursor = {"cursor": page["next"]}
 
     def _get(self, path: str, **query: Any) -> Json:
         return self._send("GET", path, params=query)

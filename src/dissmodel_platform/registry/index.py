@@ -264,11 +264,31 @@ async def models_changed_by(database: Database, publication: int) -> list[Publis
     return [_model(row, _publication(row)) for row in rows]
 
 
-async def list_problems(database: Database) -> list[dict[str, Any]]:
-    """Return what is wrong with the files of the published commit."""
+async def list_problems(
+    database: Database, *, limit: int | None = None, after: int = 0
+) -> list[dict[str, Any]]:
+    """Return what is wrong with the files of the published commit.
+
+    Parameters
+    ----------
+    limit : int, optional
+        How many at most; all of them by default.
+    after : int
+        ``id`` of a problem; only later ones are returned.
+    """
     return await database.fetch_all(
-        'SELECT path, line, "column", severity, code, message FROM registry_problems ORDER BY id'
+        'SELECT id, path, line, "column", severity, code, message FROM registry_problems'
+        " WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+        after=after,
+        limit=limit,
     )
+
+
+async def count_all_problems(database: Database) -> int:
+    """Count what is wrong with the files of the published commit."""
+    row = await database.fetch_one("SELECT count(*) AS n FROM registry_problems")
+    assert row is not None
+    return int(row["n"])
 
 
 def _publication(row: DictRow) -> Publication:

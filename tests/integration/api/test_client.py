@@ -18,6 +18,7 @@ def test_all_models_are_listed_however_many_pages_they_fill(
     names = [f"model_{number:04}" for number in range(1001)]
     for name in names:
         (registry / "models" / f"{name}.toml").write_text('[model]\nclass = "echo"\n')
+    (registry / "models" / "broken.toml").write_text("[model\n")
     identity = ("-c", "user.name=Ana", "-c", "user.email=ana@example.org")
     for arguments in (
         ("init", "--quiet", "--initial-branch=main"),
@@ -37,3 +38,4 @@ def test_all_models_are_listed_however_many_pages_they_fill(
         Platform(str(client.base_url), KEY) as platform,
     ):
         assert [model["name"] for model in platform.models()] == names
+        assert [problem["path"] for problem in platform.problems()] == ["models/broken.toml"]

@@ -273,6 +273,23 @@ async def test_all_pages_of_one_listing_are_of_one_commit(
 
 
 @pytest.mark.usefixtures("watching")
+async def test_problems_are_paged_and_a_sync_tells_the_first_and_their_number(
+    client: httpx.AsyncClient, registry: Registry
+) -> None:
+    registry.commit({f"m{n:03}.toml": "[model\n" for n in range(120)} | {"x": "y"})
+    answer = (await client.post("/admin/sync")).json()
+    assert (len(answer["problems"]), answer["problem_count"]) == (100, 120)
+    first = (await client.get("/registry/problems")).json()
+    assert (len(first["problems"]), first["total"]) == (100, 120)
+    rest = (await client.get("/registry/problems", params={"cursor": first["next"]})).json()
+    assert (rest["total"], rest["next"]) == (120, None)
+    paths = [problem["path"] for problem in first["problems"] + rest["problems"]]
+    assert paths == [f"models/m{n:03}.toml" for n in range(120)]
+    for wrong in ({"limit": 1001}, {"cursor": "x"}, {"cursor": -1}, {"cursor": 10**30}):
+        assert (await client.get("/registry/problems", params=wrong)).status_code == 422
+
+
+@pytest.mark.usefixtures("watching")
 async def test_a_submission_may_name_any_commit_that_was_published(
     client: httpx.AsyncClient, database: Database, registry: Registry
 ) -> None:
