@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import typer
-
+from dissmodel_platform.cli.echo import echo, printable
 from dissmodel_platform.cli.tables import print_table
 from dissmodel_platform.services.check_report import CheckReport, FileReport, Finding, Step
 
@@ -18,10 +17,10 @@ def print_report(report: CheckReport) -> None:
         for finding in file.findings:
             _print_finding(finding)
         if file.example is not None:
-            typer.echo(f"{file.path}: {_example(file)}")
+            echo(f"{file.path}: {_example(file)}")
     for path in report.removed:
-        typer.echo(f"{path}: removed")
-    typer.echo(_summary(report))
+        echo(f"{path}: removed")
+    echo(_summary(report))
 
 
 def print_annotations(report: CheckReport) -> None:
@@ -35,14 +34,15 @@ def print_annotations(report: CheckReport) -> None:
         problem = finding.problem
         command = "error" if problem.is_error else "warning"
         place = {"file": problem.path, "line": problem.line, "col": problem.column}
-        message = "\n".join(filter(None, (f"{problem.message} ({problem.code})", finding.output)))
-        typer.echo(annotation(command, message, **place))
+        told = (f"{problem.message} ({problem.code})", finding.output)
+        message = printable("\n".join(filter(None, told)))
+        echo(annotation(command, message, **place))
     for file in report.files:
         if file.example is not None:
-            typer.echo(annotation("notice", _example(file), file=file.path))
+            echo(annotation("notice", _example(file), file=file.path))
     for path in report.removed:
-        typer.echo(annotation("notice", f"{path} is removed.", file=path))
-    typer.echo(_summary(report))
+        echo(annotation("notice", f"{path} is removed.", file=path))
+    echo(_summary(report))
 
 
 def annotation(command: str, message: str, **properties: str | int | None) -> str:
@@ -77,7 +77,7 @@ def print_json(report: CheckReport) -> None:
             for file in report.files
         ],
     }
-    typer.echo(json.dumps(content, indent=2))
+    echo(json.dumps(content, indent=2))
 
 
 def _finding(finding: Finding) -> dict[str, object]:
@@ -109,9 +109,9 @@ def _row(file: FileReport) -> Iterator[str]:
 def _print_finding(finding: Finding) -> None:
     problem = finding.problem
     place = ":".join(str(part) for part in (problem.path, problem.line, problem.column) if part)
-    typer.echo(f"{place}: {problem.severity}: {_sentence(problem.message)} ({problem.code})")
+    echo(f"{place}: {problem.severity}: {_sentence(problem.message)} ({problem.code})")
     for line in finding.output.splitlines():
-        typer.echo(f"    {_printable(line)}")
+        echo(f"    {line}")
 
 
 def _example(file: FileReport) -> str:
@@ -134,15 +134,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    """Keep what a model prints from steering the terminal."""
-    return "".join(
-        character if character.isprintable() or character == "\t" else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
+    return " ".join(text.split())
 
 
 def _escaped(text: str) -> str:

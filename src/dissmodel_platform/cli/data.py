@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dissmodel_platform.cli.connection import DEFAULT_URL, AsJson, Key, Url, connect
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.errors import ClientError
 
 app = typer.Typer()
@@ -30,7 +31,7 @@ def upload(
         raise ClientError(f"There is no file {file}; check the path.")
     with connect(url, key) as platform:
         answer = platform.upload(file, label=label)
-    typer.echo(json.dumps(answer, indent=2) if as_json else answer["uri"])
+    echo(json.dumps(answer, indent=2) if as_json else answer["uri"])
 
 
 @app.command()
@@ -50,4 +51,4 @@ def download(
         else:
             files = {a["name"]: a["uri"] for a in platform.artifacts(what)}
         for name, uri in files.items():
-            typer.echo(str(platform.download(uri, directory / name)))
+            echo(str(platform.download(uri, directory / name)))

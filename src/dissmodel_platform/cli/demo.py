@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.progress import RunProgress
 from dissmodel_platform.client.platform import Platform
 from dissmodel_platform.errors import ClientError, PlatformError, ServerUnreachable
@@ -134,7 +135,7 @@ def _platform(place: Path, registry: LocalRegistry) -> Iterator[Platform]:
         with Platform(url, key) as platform:
             yield platform
     except PlatformError:
-        typer.echo(log_path.read_text(errors="replace")[-4000:], err=True)
+        echo(log_path.read_text(errors="replace")[-4000:], err=True)
         raise
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second one would leave things behind
@@ -268,4 +269,4 @@ def _step(text: str) -> None:
 
 
 def _tell(name: str, text: object) -> None:
-    typer.echo(f"  {name + ':':<16} {text}")
+    echo(f"  {name + ':':<16} {text}")

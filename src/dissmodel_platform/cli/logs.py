@@ -7,6 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from dissmodel_platform.cli.echo import printable
 from dissmodel_platform.settings import Settings
 
 
@@ -26,6 +27,14 @@ class JsonLines(logging.Formatter):
         return json.dumps(content)
 
 
+class TextLines(logging.Formatter):
+    """One line each; what git, a server or a model said in it never steers the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return time, role, level, message and, where there is one, the traceback."""
+        return printable(super().format(record))
+
+
 def configure_logging(settings: Settings, role: str) -> None:
     """Send this process's log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
@@ -33,7 +42,7 @@ def configure_logging(settings: Settings, role: str) -> None:
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(
-            logging.Formatter(f"%(asctime)s {role:<8} %(levelname)-7s %(message)s", "%H:%M:%S")
+            TextLines(f"%(asctime)s {role:<8} %(levelname)-7s %(message)s", "%H:%M:%S")
         )
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for chatty in ("httpx", "procrastinate", "uvicorn.access"):

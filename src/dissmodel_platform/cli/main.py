@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from dissmodel_platform import __version__
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.exit_codes import exit_code_of
 from dissmodel_platform.errors import ClientError, PlatformError
 
@@ -111,7 +112,7 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        typer.echo(f"dissmodel-platform: {error}", err=True)
+        echo(f"dissmodel-platform: {error}", err=True)
         sys.exit(exit_code_of(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,6 +8,7 @@ from typing import Any, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from dissmodel_platform.cli.echo import printable
 from dissmodel_platform.types import ExperimentStatus
 
 
@@ -28,10 +29,10 @@ class RunProgress:
         self._shown: str | None = None
         self._plain = not stream.isatty()
         self._bar = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
-            TextColumn("{task.fields[clock]}"),
+            TextColumn("{task.fields[clock]}", markup=False),
             TimeElapsedColumn(),
             console=Console(file=stream),
             disable=self._plain,
@@ -54,7 +55,7 @@ class RunProgress:
         """Draw one job object."""
         progress = job.get("progress") or {}
         has_ended = ExperimentStatus(job["status"]).is_final
-        stage = job["status"] if has_ended else progress.get("phase") or job["status"]
+        stage = printable(job["status"] if has_ended else progress.get("phase") or job["status"])
         clock = ""
         if "time" in progress:
             clock = f"year {progress['time']:g} of {progress['end']:g}"

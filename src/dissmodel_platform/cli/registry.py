@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dissmodel_platform.cli.connection import AsJson
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.logs import configure_logging
 from dissmodel_platform.cli.registry_check import check
 from dissmodel_platform.cli.registry_init import init
@@ -57,9 +58,9 @@ def sync(
         raise RegistryError(run.message)
     if as_json:
         content = {**vars(run), "id": str(run.id), "message": run.message}
-        typer.echo(json.dumps(content, indent=2))
+        echo(json.dumps(content, indent=2))
     else:
-        typer.echo(run.message)
+        echo(run.message)
 
 
 @app.command()
@@ -72,19 +73,17 @@ def status(as_json: AsJson = False) -> None:
     configure_logging(settings, "registry")
     found = asyncio.run(_status(with_database(settings)))
     if as_json:
-        typer.echo(json.dumps(vars(found), indent=2, default=str))
+        echo(json.dumps(vars(found), indent=2, default=str))
         return
-    typer.echo(f"commit: {found.commit or 'none published yet'}")
-    typer.echo(f"models: {found.models}")
+    echo(f"commit: {found.commit or 'none published yet'}")
+    echo(f"models: {found.models}")
     if found.last_sync is not None:
-        typer.echo(f"last sync: {found.last_sync['at']}, {found.last_sync['message']}")
+        echo(f"last sync: {found.last_sync['at']}, {found.last_sync['message']}")
     if found.problems:
         told = found.problems[:_MOST_PROBLEMS]
         print_table(("file", "line", "severity", "problem"), map(_row, told))
     if len(found.problems) > _MOST_PROBLEMS:
-        typer.echo(
-            f"{len(found.problems) - _MOST_PROBLEMS} more problems; `--json` shows all.", err=True
-        )
+        echo(f"{len(found.problems) - _MOST_PROBLEMS} more problems; `--json` shows all.", err=True)
 
 
 @app.command("accept")
@@ -101,7 +100,7 @@ def accept_commit(
     run = asyncio.run(_accept(settings, commit))
     if run.error is not None:
         raise RegistryError(run.message)
-    typer.echo(run.message)
+    echo(run.message)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from dissmodel_platform.cli.check_formats import print_annotations, print_json, print_report
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.logs import configure_logging
 from dissmodel_platform.sandbox.walls import check_policy, inspect_walls
 from dissmodel_platform.services.check import CheckRequest, check_registry
@@ -114,4 +115,4 @@ def _cancel_once(task: asyncio.Task[Any]) -> None:
 
 
 def _tell(line: str) -> None:
-    typer.echo(line, err=True)
+    echo(line, err=True)

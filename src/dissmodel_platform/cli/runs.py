@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dissmodel_platform.cli.connection import DEFAULT_URL, AsJson, Key, Url, connect
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.progress import RunProgress
 from dissmodel_platform.cli.tables import print_table
 from dissmodel_platform.client.platform import Platform
@@ -54,11 +55,11 @@ def submit(
                 for artifact in platform.artifacts(job["experiment_id"])
             ]
     if as_json:
-        typer.echo(json.dumps(job, indent=2))
+        echo(json.dumps(job, indent=2))
         return
     _print_job(job)
     for file in files:
-        typer.echo(f"{'file:':<15} {file}")
+        echo(f"{'file:':<15} {file}")
 
 
 @app.command()
@@ -72,7 +73,7 @@ def status(
     with connect(url, key) as platform:
         job = platform.job(experiment)
     if as_json:
-        typer.echo(json.dumps(job, indent=2))
+        echo(json.dumps(job, indent=2))
     else:
         _print_job(job)
 
@@ -85,7 +86,7 @@ def logs(experiment: ExperimentArgument, url: Url = DEFAULT_URL, key: Key = None
     """
     with connect(url, key) as platform:
         for line in platform.job(experiment)["logs"]:
-            typer.echo(line)
+            echo(line)
 
 
 @app.command()
@@ -103,7 +104,7 @@ def jobs(
     with connect(url, key) as platform:
         page = platform.jobs(limit=limit, status=status)
     if as_json:
-        typer.echo(json.dumps(page, indent=2))
+        echo(json.dumps(page, indent=2))
         return
     print_table(("experiment", "model", "status", "created"), map(_row, page["experiments"]))
 
@@ -119,7 +120,7 @@ def cancel(experiment: ExperimentArgument, url: Url = DEFAULT_URL, key: Key = No
     Example: dissmodel-platform cancel 3f2c…
     """
     with connect(url, key) as platform:
-        typer.echo(platform.cancel(experiment)["message"])
+        echo(platform.cancel(experiment)["message"])
 
 
 @app.command()
@@ -131,7 +132,7 @@ def reproduce(experiment: ExperimentArgument, url: Url = DEFAULT_URL, key: Key =
     with connect(url, key) as platform:
         job = follow(platform, platform.reproduce(experiment)["experiment_id"], title="reproduce")
         verdict = platform.record(job["experiment_id"])["reproduction"]
-    typer.echo(json.dumps(verdict, indent=2))
+    echo(json.dumps(verdict, indent=2))
 
 
 def follow(platform: Platform, experiment_id: str, *, title: str) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def follow(platform: Platform, experiment_id: str, *, title: str) -> dict[str, A
         with RunProgress(title, sys.stderr) as progress:
             return platform.wait(experiment_id, on_change=progress.show)
     except KeyboardInterrupt:
-        typer.echo(
+        echo(
             f"\nThe run goes on. Follow it with `dissmodel-platform status {experiment_id}`, end "
             f"it with `dissmodel-platform cancel {experiment_id}`.",
             err=True,
@@ -217,6 +218,6 @@ def _print_job(job: dict[str, Any]) -> None:
     }
     for name, value in shown.items():
         if value:
-            typer.echo(f"{name + ':':<15} {value}")
+            echo(f"{name + ':':<15} {value}")
     for warning in job.get("warnings", []):
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)

@@ -59,7 +59,7 @@ def test_the_table_has_a_verdict_for_each_step_and_a_sentence_for_each_finding(c
         "    a line",
         "    ::error::not a command",
         "models/bad, or so: 100%.toml: the example failed in 1.2 s; "
-        "the end of its log: �[31mthe end",
+        "the end of its log: \\x1b[31mthe end",
         "models/gone.toml: removed",
         "2 files: 1 fault, 1 warning (0.0 s)",
     ]
@@ -80,7 +80,7 @@ def test_annotations_stand_beside_their_lines(capsys) -> None:
         (
             "notice",
             {"file": name},
-            "the example failed in 1.2 s; the end of its log: �[31mthe end",
+            "the example failed in 1.2 s; the end of its log: \\x1b[31mthe end",
         ),
         ("notice", {"file": "models/gone.toml"}, "models/gone.toml is removed."),
     ]
