@@ -200,7 +200,7 @@ class RegistrySyncs(BaseModel):
 class AcceptRequest(BaseModel):
     """Which held commit is meant."""
 
-    commit: str | None = Field(
+    commit: Text | None = Field(
         default=None,
         min_length=7,
         max_length=64,

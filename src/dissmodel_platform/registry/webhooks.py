@@ -63,7 +63,7 @@ def read_delivery(forge: Forge, headers: Mapping[str, str], body: bytes, secret:
     Parameters
     ----------
     headers : mapping of str to str
-        Of the request; names in any case.
+        Of the request; names in any case, values as ISO 8859-1 (as servers read them).
 
     Raises
     ------
@@ -80,7 +80,7 @@ def read_delivery(forge: Forge, headers: Mapping[str, str], body: bytes, secret:
         )
     try:
         payload = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("The webhook's body is no JSON; choose application/json.") from error
     if not isinstance(payload, dict):
         raise InvalidInput("The webhook's body is no JSON object.")
@@ -122,12 +122,18 @@ async def take_once(database: Database, forge: Forge, delivery_id: str) -> bool:
 
 
 def normalised_address(address: str) -> str:
-    """Return host and path of a repository, the same for its https and ssh addresses."""
+    """Return host and path of a repository, the same for its https and ssh addresses.
+
+    What is no address stands for itself.
+    """
     scp = _SCP.fullmatch(address) if "://" not in address else None
     if scp is not None:
         host, path = scp.group(1), scp.group(2)
     else:
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            return address
         host, path = parts.hostname or "", parts.path
     return f"{host.lower()}/{path.strip('/').removesuffix('.git').lower()}"
 
@@ -158,7 +164,8 @@ def _is_genuine(forge: Forge, headers: Mapping[str, str], body: bytes, secret: s
     else:
         given = headers.get(_SIGNATURE_HEADERS[forge], "").removeprefix("sha256=")
         expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode("utf-8"))
+    sent = given.encode("latin-1", "backslashreplace")  # the bytes that came
+    return hmac.compare_digest(sent, expected.encode("utf-8"))
 
 
 def _addresses(payload: Mapping[str, Any]) -> set[str]:

@@ -328,6 +328,13 @@ async def test_a_held_commit_is_told_and_published_once_it_is_accepted(
     assert (await client.get("/health")).json()["reasons"] == []
 
 
+@pytest.mark.parametrize("commit", ["\\u0000aaaaaaa", "\\ud800aaaaaaa", "aaaaaa", "a" * 65])
+async def test_what_cannot_be_a_commit_is_refused(client: httpx.AsyncClient, commit: str) -> None:
+    answer = await client.post("/admin/registry/accept", content=f'{{"commit": "{commit}"}}')
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "commit"
+
+
 @pytest.mark.usefixtures("watching")
 async def test_syncs_are_kept_as_long_as_the_operator_says(
     client: httpx.AsyncClient, database: Database, registry: Registry

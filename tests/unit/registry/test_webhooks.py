@@ -81,6 +81,34 @@ def test_an_odd_signature_is_refused_like_a_wrong_one() -> None:
             read_delivery(Forge.GITHUB, {"x-hub-signature-256": odd}, BODY, SECRET)
 
 
+@pytest.mark.parametrize("forge", Forge)
+def test_a_secret_may_be_any_text(forge: Forge) -> None:
+    secret = "ação 土地"
+    sent = {
+        name: value.encode().decode("latin-1")  # as an HTTP server reads what the forge sends
+        for name, value in headers(forge, secret=secret).items()
+    }
+    assert read_delivery(forge, sent, BODY, secret).branch == "main"
+    with pytest.raises(NotAuthorised):
+        read_delivery(forge, sent, BODY, "ação 土")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 500_000, b'{"a":' * 200_000, b"1" * 5000, b"\xff\xfe", b"null"]
+)
+def test_a_genuine_body_that_is_no_object_is_refused_as_input(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        read_delivery(Forge.GITHUB, headers(Forge.GITHUB, body), body, SECRET)
+
+
+def test_an_address_that_is_none_hides_no_other() -> None:
+    repository = {**REPOSITORY, "html_url": "http://[bad", "url": "https://a]b/"}
+    body = json.dumps({"ref": "refs/heads/main", "repository": repository}).encode()
+    delivery = read_delivery(Forge.GITHUB, headers(Forge.GITHUB, body), body, SECRET)
+    assert is_for(delivery, REPOSITORY["clone_url"], "main")
+    assert not is_for(delivery, "http://[worse", "main")
+
+
 def test_other_repositories_branches_and_events_are_not_for_us() -> None:
     delivery = read_delivery(Forge.GITHUB, headers(Forge.GITHUB), BODY, SECRET)
     address = REPOSITORY["clone_url"]
