@@ -10,6 +10,7 @@
      │   ├─ ExperimentNotFound
      │   └─ ObjectNotFound
      ├─ AlreadyFinal            the experiment has ended; nothing left to change
+     ├─ RequestTimeout          the body of a request did not come in time
      ├─ NotAuthenticated
      ├─ NotAuthorised
      ├─ SettingsError           a setting is missing, unknown or contradictory
@@ -128,6 +129,13 @@ class AlreadyFinal(PlatformError):
 
     code = "already-final"
     title = "Experiment already ended"
+
+
+class RequestTimeout(PlatformError):
+    """The body of a request did not come in time."""
+
+    code = "request-timeout"
+    title = "Request not finished"
 
 
 class NotAuthenticated(PlatformError):

@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=10 * 1024**3, gt=0)
     """Largest file that an upload may bring, in bytes."""
 
+    max_request_bytes: int = Field(default=2 * 1024**2, gt=0)
+    """Largest body of a request that is no upload, in bytes."""
+
     log_format: Literal["text", "json"] = "text"
     """Form of the log lines of the three roles."""
 

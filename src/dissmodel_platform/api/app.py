@@ -20,6 +20,7 @@ from dissmodel_platform.api import (
     registry,
     webhooks,
 )
+from dissmodel_platform.api.bodies import BodyGuard
 from dissmodel_platform.api.context import open_context
 from dissmodel_platform.api.guard import KeyGuard
 from dissmodel_platform.settings import Settings
@@ -44,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
         strict_content_type=False,  # older clients send JSON without saying so
         swagger_ui_oauth2_redirect_url=None,
     )
+    app.add_middleware(BodyGuard, max_bytes=settings.max_request_bytes)
     app.add_middleware(KeyGuard)
     app.add_middleware(  # the outermost, so that a browser can read refusals too
         CORSMiddleware,

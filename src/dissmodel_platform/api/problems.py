@@ -15,12 +15,16 @@ from dissmodel_platform import errors
 
 log = logging.getLogger(__name__)
 
+MOST_FAULTS = 50
+"""Faulty fields that one answer tells; the others are counted."""
+
 MEDIA_TYPE = "application/problem+json"
 
 STATUS_BY_ERROR: dict[type[errors.PlatformError], int] = {
     errors.InvalidInput: 422,
     errors.NotFound: 404,
     errors.AlreadyFinal: 400,
+    errors.RequestTimeout: 408,
     errors.NotAuthenticated: 401,
     errors.NotAuthorised: 403,
     errors.DatabaseError: 503,
@@ -39,6 +43,12 @@ _TYPES = {
     405: "method-not-allowed",
     413: "upload-too-large",
     422: "invalid-input",
+}
+
+
+_HEADERS: dict[type[errors.PlatformError], dict[str, str]] = {
+    errors.NotAuthenticated: {"WWW-Authenticate": "ApiKey"},
+    errors.RequestTimeout: {"Connection": "close"},  # what still comes is no request
 }
 
 
@@ -82,7 +92,7 @@ def problem_of(error: errors.PlatformError) -> Problem:
         more["nearest"] = error.nearest
     if isinstance(error, errors.GitError):
         more["git_output"] = error.stderr_tail
-    headers = {"WWW-Authenticate": "ApiKey"} if isinstance(error, errors.NotAuthenticated) else None
+    headers = _HEADERS.get(type(error))
     return problem(status_of(error), error.code, error.title, str(error), headers, **more)
 
 
@@ -101,8 +111,12 @@ async def _platform_error(_: Request, error: Exception) -> Problem:
 
 async def _validation_error(_: Request, error: Exception) -> Problem:
     assert isinstance(error, RequestValidationError)
-    faults = [_field_fault(fault) for fault in error.errors()]
-    detail = " ".join(f"{fault['field']}: {fault['message'].rstrip('.')}." for fault in faults)
+    found = error.errors()
+    faults = [_field_fault(fault) for fault in found[:MOST_FAULTS]]
+    told = [f"{fault['field']}: {fault['message'].rstrip('.')}." for fault in faults]
+    if len(found) > MOST_FAULTS:
+        told.append(f"{len(found) - MOST_FAULTS} more fields do not fit.")
+    detail = " ".join(told)
     return problem(422, "invalid-input", "Invalid input", detail, errors=faults)
 
 

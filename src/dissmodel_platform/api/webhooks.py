@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from dissmodel_platform.api.bodies import read_body
 from dissmodel_platform.api.context import Parts
 from dissmodel_platform.api.schemas import WebhookAnswer
-from dissmodel_platform.errors import NotAuthorised, UploadTooLarge
+from dissmodel_platform.errors import NotAuthorised
 from dissmodel_platform.registry.sync_runs import request_sync
 from dissmodel_platform.registry.webhooks import (
     MAX_BODY_BYTES,
@@ -33,7 +34,7 @@ async def webhook(forge: Forge, request: Request, parts: Parts) -> WebhookAnswer
         raise NotAuthorised(
             "Webhooks are not set up here; the operator sets PLATFORM_WEBHOOK_SECRET."
         )
-    body = await _bounded_body(request)
+    body = await read_body(request, max_bytes=MAX_BODY_BYTES)
     secret = settings.webhook_secret.get_secret_value()
     delivery = read_delivery(forge, request.headers, body, secret)
     if not is_for(delivery, settings.configs_repo, settings.configs_branch):
@@ -42,12 +43,3 @@ async def webhook(forge: Forge, request: Request, parts: Parts) -> WebhookAnswer
         return WebhookAnswer(message="Taken before; ignored.", syncing=False)
     await request_sync(parts.database, f"webhook:{forge.value}")
     return WebhookAnswer(message="The registry is being synced.", syncing=True)
-
-
-async def _bounded_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise UploadTooLarge(f"A webhook's body may have {MAX_BODY_BYTES} bytes at most.")
-    return bytes(body)
