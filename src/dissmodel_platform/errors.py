@@ -43,6 +43,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Self
+
+MOST_FAULTS = 50
+"""Faulty fields that one error tells; the others are counted."""
 
 
 class PlatformError(Exception):
@@ -72,6 +77,15 @@ class InvalidInput(PlatformError):
     def __init__(self, message: str, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.fields: dict[str, str] = dict(fields or {})
+
+    @classmethod
+    def of_fields(cls, faults: Mapping[str, str]) -> Self:
+        """Make the error for several faulty fields; of very many, the first ones are told."""
+        told = dict(islice(faults.items(), MOST_FAULTS))
+        sentence = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in told.items())
+        more = len(faults) - len(told)
+        rest = f" {more} more fields do not fit." if more else ""
+        return cls(f"{sentence}.{rest}", told)
 
 
 class NotFound(PlatformError):

@@ -15,9 +15,6 @@ from dissmodel_platform import errors
 
 log = logging.getLogger(__name__)
 
-MOST_FAULTS = 50
-"""Faulty fields that one answer tells; the others are counted."""
-
 MEDIA_TYPE = "application/problem+json"
 
 STATUS_BY_ERROR: dict[type[errors.PlatformError], int] = {
@@ -112,10 +109,10 @@ async def _platform_error(_: Request, error: Exception) -> Problem:
 async def _validation_error(_: Request, error: Exception) -> Problem:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    faults = [_field_fault(fault) for fault in found[:MOST_FAULTS]]
+    faults = [_field_fault(fault) for fault in found[: errors.MOST_FAULTS]]
     told = [f"{fault['field']}: {fault['message'].rstrip('.')}." for fault in faults]
-    if len(found) > MOST_FAULTS:
-        told.append(f"{len(found) - MOST_FAULTS} more fields do not fit.")
+    if len(found) > errors.MOST_FAULTS:
+        told.append(f"{len(found) - errors.MOST_FAULTS} more fields do not fit.")
     detail = " ".join(told)
     return problem(422, "invalid-input", "Invalid input", detail, errors=faults)
 

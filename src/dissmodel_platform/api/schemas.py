@@ -45,7 +45,9 @@ class JobRequest(_RunBody):
     model_name: Text = Field(examples=["flood_vector"])
     priority: Priority = Priority.NORMAL
     model_commit: Text | None = Field(
-        default=None, description="A published commit of the registry; the newest by default."
+        default=None,
+        min_length=1,
+        description="A published commit of the registry; the newest by default.",
     )
 
 

@@ -14,6 +14,7 @@ from dissmodel_platform.registry.spec import ModelSpec
 from dissmodel_platform.registry.toml_bounds import MAX_DEPTH
 
 _MOST_HINTS = 20
+_MOST_WARNINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class ParameterCheck:
     errors : dict of str to str
         Refused names and why; empty: the request may run.
     warnings : list of str
-        Sentences for the experiment's log.
+        Sentences for the experiment's log; of very many, the first ones and how many more.
     """
 
     errors: dict[str, str] = field(default_factory=dict)
@@ -43,6 +44,7 @@ def check_parameters(spec: ModelSpec, given: Mapping[str, object]) -> ParameterC
     defaults = {**spec.extra, **spec.parameters}
     known = {**dict.fromkeys(spec.parameter_schema), **dict.fromkeys(defaults)}
     hints = _Hints(known)
+    undeclared = 0
     for name, value in given.items():
         unfit = _unfit_for_json(value) or _unfit_for_json(name)
         if unfit is not None:
@@ -58,10 +60,17 @@ def check_parameters(spec: ModelSpec, given: Mapping[str, object]) -> ParameterC
         elif spec.parameter_schema:
             check.errors[name] = f"is not a parameter of {spec.name!r}{hints.for_name(name)}"
         else:
-            check.warnings.append(
-                f"Parameter {shown(name)} is not among the defaults of {spec.name!r}"
-                f"{hints.for_name(name)}"
-            )
+            undeclared += 1
+            if undeclared <= _MOST_WARNINGS:
+                check.warnings.append(
+                    f"Parameter {shown(name)} is not among the defaults of {spec.name!r}"
+                    f"{hints.for_name(name)}"
+                )
+    if undeclared > _MOST_WARNINGS:
+        check.warnings.append(
+            f"{undeclared - _MOST_WARNINGS} more parameters are not among the defaults of "
+            f"{spec.name!r}"
+        )
     return check
 
 

@@ -77,7 +77,7 @@ class Submitter:
         InvalidInput
             Names each faulty field.
         """
-        if commit:
+        if commit is not None:
             publication = await find_publication(self._database, commit)
         else:
             latest = await latest_publication(self._database)
@@ -149,8 +149,7 @@ class Submitter:
             )
         faults |= input_faults
         if faults:
-            told = "; ".join(f"{name}: {text.rstrip('.')}" for name, text in faults.items())
-            raise InvalidInput(f"{told}.", faults)
+            raise InvalidInput.of_fields(faults)
         submission = Submission(
             model_name=spec.name,
             model_commit=model_commit,

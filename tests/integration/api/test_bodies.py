@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,10 @@ import pytest
 from dissmodel_platform.api import bodies
 from dissmodel_platform.api.app import create_app
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.services.sync import RegistrySync
 from dissmodel_platform.settings import Settings, load_settings
+from tests.integration.registry.conftest import MakeMirror, Registry
 
 pytestmark = pytest.mark.anyio
 
@@ -35,15 +39,21 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def client(settings: Settings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    async with opened(settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://platform",
             headers={"X-API-Key": KEY},
-        ) as opened,
+        ) as client,
     ):  # fmt: skip
-        yield opened
+        yield client
 
 
 async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
@@ -95,6 +105,37 @@ async def test_a_body_that_stops_coming_is_given_up(
     assert answer.status_code == 408
     assert answer.json()["type"].endswith(":request-timeout")
     assert answer.headers["Connection"] == "close"
+
+
+async def test_many_unknown_parameters_are_told_in_part_and_counted(
+    settings: Settings, database: Database, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    schema = "[model.parameter_schema.value]\nminimum = 0\n"
+    registry.commit({"a.toml": registry.model("a") + schema, "b.toml": registry.model("b")})
+    await RegistrySync(database, await open_queue(database), make_mirror()).run("test")
+    parameters = {f"p{number}": 1 for number in range(20_000)}
+    roomy = settings.model_copy(update={"max_request_bytes": 2**20})
+    async with opened(roomy) as client:
+        refused, accepted = [
+            await client.post(
+                "/submit_job",
+                json={"model_name": name, "input_dataset": "", "parameters": parameters},
+            )
+            for name in "ab"
+        ]
+    assert refused.status_code == 422
+    assert len(refused.json()["errors"]) == 50
+    assert refused.json()["detail"].endswith(" 19950 more fields do not fit.")
+    assert accepted.status_code == 200
+    assert len(accepted.json()["warnings"]) == 21
+    assert max(len(refused.content), len(accepted.content)) < 20_000
+
+
+async def test_a_commit_that_is_empty_is_not_the_newest(client: httpx.AsyncClient) -> None:
+    body = {"model_name": "a", "input_dataset": "", "model_commit": ""}
+    answer = await client.post("/submit_job", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "model_commit"
 
 
 async def test_many_faults_are_told_in_part_and_counted(client: httpx.AsyncClient) -> None:

@@ -127,6 +127,13 @@ def test_many_unknown_names_are_refused_quickly() -> None:
     assert len(check_parameters(spec_of(SCHEMA), given).errors) == 50_000
 
 
+def test_many_undeclared_names_are_warned_of_in_part_and_counted() -> None:
+    check = check_parameters(spec_of(PLAIN), {f"x{i}": 1 for i in range(20_000)})
+    assert check.errors == {}
+    assert len(check.warnings) == 21
+    assert check.warnings[-1].startswith("19980 more parameters")
+
+
 def test_a_canonical_name_that_is_not_declared_is_refused_naming_the_declared() -> None:
     declared = {"elevation": "alt", "land_use": "uso"}
     errors = check_names(declared, {"elevation": "SRTM", "slope": "s"})
