@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -14,10 +15,13 @@ from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Parts, requires
 from dissmodel_platform.api.schemas import Health
 from dissmodel_platform.errors import DatabaseError, StorageError
+from dissmodel_platform.registry.git_faults import advice_in
 from dissmodel_platform.registry.holds import waiting_hold
 from dissmodel_platform.registry.index import latest_publication
 from dissmodel_platform.registry.sync_runs import last_runs
 from dissmodel_platform.services.metrics import render_metrics
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["operation"])
 
@@ -31,7 +35,10 @@ _DATABASE_SECONDS = 5.0  # whoever asks for health gives up soon; the pool would
     responses={503: {"model": Health, "description": "Database or store out of reach"}},
 )
 async def health(parts: Parts) -> Response:
-    """Answer 200 whenever the API reaches its database and store, also before the first sync."""
+    """Answer 200 whenever the API reaches its database and store, also before the first sync.
+
+    Anybody may ask, so a reason tells the kind of a fault, and no address.
+    """
     reasons: list[str] = []
     commit = last_success = None
     reachable = True
@@ -56,10 +63,11 @@ async def health(parts: Parts) -> Response:
                 f"sync process running?"
             )
         if runs["error"]:
-            reasons.append(f"The last registry sync failed: {runs['error']}")
+            reasons.append(_sync_failure(runs["error"]))
     except DatabaseError as error:
         reachable = False
-        reasons.append(str(error))
+        log.warning("%s", error)
+        reasons.append("PostgreSQL cannot be reached; the log of the api says why.")
     except TimeoutError:
         reachable = False
         reasons.append(f"PostgreSQL did not answer within {_DATABASE_SECONDS:g} s.")
@@ -67,7 +75,8 @@ async def health(parts: Parts) -> Response:
         await parts.store.check()
     except StorageError as error:
         reachable = False
-        reasons.append(str(error))
+        log.warning("%s", error)
+        reasons.append("The object store cannot be used; the log of the api says why.")
     body = Health(
         status="healthy" if reachable else "unhealthy",
         ready=reachable and commit is not None,
@@ -79,6 +88,13 @@ async def health(parts: Parts) -> Response:
         missing_walls=list(parts.walls.missing),
     )
     return JSONResponse(body.model_dump(mode="json"), status_code=200 if reachable else 503)
+
+
+def _sync_failure(error: str) -> str:
+    """Return the kind of fault of a sync that failed; what git said may name a private address."""
+    advice = advice_in(error)
+    kind = f": {advice}" if advice else ""
+    return f"The last registry sync failed{kind}. GET /registry/syncs has the whole reason."
 
 
 def _stale_after(parts: Parts) -> float:

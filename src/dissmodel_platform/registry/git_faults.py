@@ -169,6 +169,11 @@ ADVICE: dict[GitFault, str] = {
 }
 
 
+def advice_in(message: str) -> str | None:
+    """Return the advice that a failure's message begins with: its kind, without what git said."""
+    return next((advice for advice in ADVICE.values() if message.startswith(advice)), None)
+
+
 _LOCAL_FAULTS = frozenset({GitFault.DISK_FULL, GitFault.TOO_LARGE, GitFault.LOCKED, GitFault.OTHER})
 
 

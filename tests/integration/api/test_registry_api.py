@@ -16,7 +16,13 @@ import pytest
 from dissmodel_platform.api.app import create_app
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.experiments.queue import open_queue
-from dissmodel_platform.registry.sync_runs import forget_old_runs
+from dissmodel_platform.registry.git_faults import ADVICE, GitFault
+from dissmodel_platform.registry.sync_runs import (
+    SyncRun,
+    begin_run,
+    finish_run,
+    forget_old_runs,
+)
 from dissmodel_platform.registry.webhooks import MAX_BODY_BYTES
 from dissmodel_platform.services.sync import RegistrySync, ask_for_sync
 from dissmodel_platform.settings import Settings, load_settings
@@ -385,6 +391,28 @@ async def test_an_unreachable_remote_is_a_reason_and_what_was_published_is_serve
     assert health["ready"]
     assert any("failed" in reason for reason in health["reasons"])
     assert [m["name"] for m in (await client.get("/models")).json()["models"]] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (f"{ADVICE[GitFault.UNREACHABLE]} (git said: '{ADDRESS}' ).", "cannot be reached"),
+        (f"OSError: {ADDRESS}", "sync failed. GET /registry/syncs"),
+    ],
+)
+async def test_a_stranger_is_told_the_kind_of_a_failure_and_a_key_shows_the_whole(
+    client: httpx.AsyncClient, database: Database, error: str, kind: str
+) -> None:
+    run = SyncRun(
+        await begin_run(database, "test", None), "test", None, None, outcome="failed", error=error
+    )
+    async with database.transaction() as connection:
+        await finish_run(connection, run)
+    health = await client.get("/health", headers={"X-API-Key": ""})
+    assert kind in health.json()["reasons"][-1]
+    assert "git.example.org" not in health.text
+    assert ADDRESS in (await client.get("/registry/syncs")).json()["syncs"][0]["error"]
+    assert (await client.get("/registry/syncs", headers={"X-API-Key": ""})).status_code == 401
 
 
 async def test_a_sync_process_that_has_stopped_is_noticed(
