@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -103,6 +104,9 @@ def accept_commit(
     echo(run.message)
 
 
+_Before = Callable[[Database], Awaitable[None]]
+
+
 @dataclass(frozen=True)
 class _Status:
     """What `registry status` shows."""
@@ -136,24 +140,33 @@ async def _watch(settings: Settings, stop: asyncio.Event) -> None:
         await database.close()
 
 
-async def _sync_once(settings: Settings) -> SyncRun:
+async def _sync_once(settings: Settings, before: _Before | None = None) -> SyncRun:
+    """Sync in this process, in turns with a watching one.
+
+    Parameters
+    ----------
+    before : callable, optional
+        What is done once nothing of the settings stands in the way of the sync.
+    """
     mirror = open_mirror(settings)
     database = await _open(settings)
     try:
         queue = await open_queue(database)
-        return await open_sync(database, queue, mirror, settings).run("command")
+        sync = open_sync(database, queue, mirror, settings)
+        if before is not None:
+            await before(database)
+        return await sync.run("command")
     finally:
         await database.close()
 
 
 async def _accept(settings: Settings, commit: str | None) -> SyncRun:
-    """Accept the commit, then sync in this process: the sync takes turns with the watching one."""
-    database = await _open(settings)
-    try:
+    """Accept the commit, then sync; nothing is accepted where no sync could follow."""
+
+    async def accept_it(database: Database) -> None:
         await accept(database, commit, accepted_by="command line")
-    finally:
-        await database.close()
-    return await _sync_once(settings)
+
+    return await _sync_once(settings, accept_it)
 
 
 async def _status(settings: Settings) -> _Status:
