@@ -75,7 +75,7 @@ class Submitter:
         ModelNotFound, RevisionNotFound
             The registry has no such model or commit.
         InvalidInput
-            Names each faulty field.
+            Names each faulty field, or what is wrong with the model's file.
         """
         if commit is not None:
             publication = await find_publication(self._database, commit)
@@ -87,7 +87,9 @@ class Submitter:
         request = await self._resolve_catalog(request, publication)
         model = await get_model(self._database, publication, model_name)
         parsed = parse_spec(f"models/{model.name}.toml", model.source_text)
-        assert parsed.spec is not None, "only specs that parse are published"
+        if parsed.spec is None:  # published by a version that took what this one refuses
+            message = f"The file of {model.name!r} cannot be used: {parsed.errors[0].message}"
+            raise InvalidInput(message, {"model_name": message})
         return await self._accept(parsed.spec, publication.revision, request, submitted_by)
 
     async def submit_inline(

@@ -313,6 +313,18 @@ async def test_a_submission_may_name_any_commit_that_was_published(
 
 
 @pytest.mark.usefixtures("watching")
+async def test_a_model_that_an_earlier_version_took_is_refused_with_what_to_mend(
+    client: httpx.AsyncClient, database: Database, registry: Registry
+) -> None:
+    registry.commit({"a.toml": registry.model("a")})
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    await database.execute("UPDATE model_versions SET source_text = '[model]\ndescription = 1'")
+    answer = await client.post("/submit_job", json={"model_name": "a", "input_dataset": ""})
+    assert answer.status_code == 422
+    assert "description must be text" in answer.json()["detail"]
+
+
+@pytest.mark.usefixtures("watching")
 async def test_a_held_commit_is_told_and_published_once_it_is_accepted(
     client: httpx.AsyncClient, database: Database, registry: Registry
 ) -> None:
