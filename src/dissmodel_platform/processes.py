@@ -154,6 +154,7 @@ class BoundProcess:
     ) -> None:
         self._started = threading.Event()
         self._released = threading.Event()
+        self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._error: BaseException | None = None
 
@@ -172,6 +173,9 @@ class BoundProcess:
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 self._error = error
             self._started.set()
+            if self._process is not None:
+                self._process.wait()
+            self._ended.set()
             self._released.wait()
 
         keeper = threading.Thread(target=keep, name=f"keep {Path(command[0]).name}", daemon=True)
@@ -191,6 +195,10 @@ class BoundProcess:
         """The child; wait for it and signal it through this."""
         assert self._process is not None
         return self._process
+
+    def wait(self, timeout_seconds: float) -> int | None:
+        """Wait for the child to end, without looking in intervals; ``None``: it has not yet."""
+        return self.process.wait() if self._ended.wait(timeout_seconds) else None
 
     def end(self, *signals: int, patience_seconds: float = 5.0) -> int | None:
         """Send one signal after the other until the child ends; then reap and release it.

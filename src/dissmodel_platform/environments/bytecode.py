@@ -3,6 +3,11 @@
 A package's ``__pycache__`` is a link into the store, so an environment gets the bytecode of fifty
 packages for a few hundred links, and it takes no room. Which wheel a module belongs to is known by
 the hash in the lock; a module that two wheels claim stays without bytecode.
+
+The store holds, for each wheel, ``modules.json`` (the modules of each of its directories), the
+bytecode of one directory after the other in ``0``, ``1``, …, and a symbolic link to each in
+``0.link``, ``1.link``, …. Environments have further names (hard links) of these links: a name costs
+a twentieth of a file of its own.
 """
 
 from __future__ import annotations
@@ -12,12 +17,12 @@ import csv
 import json
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import cache_from_source
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
@@ -26,8 +31,12 @@ from dissmodel_platform.environments.uv import PYTHON
 from dissmodel_platform.environments.wheels import Wheel
 from dissmodel_platform.environments.workshop import Room, Workshop
 
+Modules = Mapping[str, Sequence[str]]
+"""Names of the modules' files in each directory of a wheel, which is relative to its root."""
+
 _COMPILE = Path(__file__).with_name("compile_wheel.py").resolve()
 _CACHE = "__pycache__"
+_MODULES = "modules.json"
 _MAX_AT_ONCE = 4
 
 
@@ -52,7 +61,7 @@ class BytecodeStore:
         Parameters
         ----------
         site : Path
-            Its ``site-packages``.
+            The ``site-packages`` of an environment.
         wheels : sequence of Wheel
             What was installed there.
 
@@ -63,90 +72,114 @@ class BytecodeStore:
         OSError
             The disk refuses.
         """
-        modules = _modules(site, wheels)
-        claims = Counter(name for names in modules.values() for name in names)
-        owned = {
-            wheel: [name for name in names if claims[name] == 1] for wheel, names in modules.items()
-        }
-        missing = [wheel for wheel in owned if not self.path(wheel.sha256).is_dir()]
+        if not wheels:
+            return
+        records = _records(site)
         with ThreadPoolExecutor(min(_MAX_AT_ONCE, os.cpu_count() or 1)) as threads:
-            for _ in threads.map(lambda wheel: self._compile(site, wheel, owned[wheel]), missing):
-                pass
-        places: dict[PurePosixPath, set[Wheel]] = defaultdict(set)
-        for wheel, names in modules.items():
-            for name in names:
-                places[PurePosixPath(name).parent].add(wheel)
-        for place, sharing in places.items():
-            self._link_directory(site, place, {wheel: owned[wheel] for wheel in sharing})
+            modules = dict(
+                zip(
+                    wheels,
+                    threads.map(lambda wheel: self._modules(site, wheel, records), wheels),
+                    strict=True,
+                )
+            )
+        sharing = Counter(place for places in modules.values() for place in places)
+        claims = Counter(
+            (place, name)
+            for places in modules.values()
+            for place, names in places.items()
+            if sharing[place] > 1
+            for name in names
+        )
+        for wheel, places in modules.items():
+            store = self.path(wheel.sha256)
+            for index, (place, names) in enumerate(places.items()):
+                cache = site / place / _CACHE
+                if sharing[place] == 1 and _name_again(store / f"{index}.link", cache):
+                    continue
+                own = [name for name in names if claims[place, name] <= 1]
+                _link_files(store / str(index), cache, own)
 
     def path(self, sha256: str) -> Path:
         """Return where the bytecode of a wheel lies."""
         return self.directory / f"{sha256}-{sys.implementation.cache_tag}"
 
-    def _compile(self, site: Path, wheel: Wheel, names: list[str]) -> None:
+    def _modules(self, site: Path, wheel: Wheel, records: Mapping[str, Path]) -> Modules:
+        """Return the modules of a wheel, which are compiled then."""
+        known = self.path(wheel.sha256) / _MODULES
+        with contextlib.suppress(FileNotFoundError):
+            found: Modules = json.loads(known.read_text(encoding="utf-8"))
+            return found
+        modules = _listed(records[wheel.name], site) if wheel.name in records else {}
+        self._compile(site, wheel, modules)
+        return modules
+
+    def _compile(self, site: Path, wheel: Wheel, modules: Modules) -> None:
+        """Compile what is there; a module that ends the compiler costs the wheel its bytecode."""
         with scratch_directory(self.directory / "scratch") as scratch:
-            (scratch / "modules.json").write_text(json.dumps(names))
+            listed = scratch / _MODULES
+            listed.write_text(json.dumps(modules), encoding="utf-8")
             out = scratch / "out"
             out.mkdir()
-            command = [PYTHON, "-I", "-S", str(_COMPILE), str(site), "modules.json", "out"]
-            room = Room(scratch, readable=(site, _COMPILE))
-            self.workshop.run(command, room, {})  # one that a module ends compiles the others
-            _keep_bytecode_only(out)
+            command = [PYTHON, "-I", "-S", str(_COMPILE), str(site), _MODULES, "out"]
+            self.workshop.run(command, Room(scratch, readable=(site, _COMPILE)), {})
+            _keep_bytecode_only(out, len(modules))
+            for index in range(len(modules)):
+                (out / str(index)).mkdir(exist_ok=True)
+                (out / f"{index}.link").symlink_to(self.path(wheel.sha256) / str(index))
+            (out / _MODULES).write_text(json.dumps(modules), encoding="utf-8")
             if not self.path(wheel.sha256).exists():
                 out.rename(self.path(wheel.sha256))
 
-    def _link_directory(
-        self, site: Path, place: PurePosixPath, owned: Mapping[Wheel, Sequence[str]]
-    ) -> None:
-        """Link one directory as a whole if it is one wheel's, else file by file."""
-        cache = site / place / _CACHE
-        if len(owned) == 1 and not cache.exists():
-            (wheel,) = owned
-            store = self.path(wheel.sha256) / place / _CACHE
-            if store.is_dir():
-                cache.symlink_to(store)
-            return
-        cache.mkdir(exist_ok=True)
-        for wheel, names in owned.items():
-            for name in names:
-                if PurePosixPath(name).parent == place:
-                    compiled = cache_from_source(name)
-                    with contextlib.suppress(FileNotFoundError, FileExistsError):
-                        os.link(self.path(wheel.sha256) / compiled, site / compiled)
+
+def _name_again(link: Path, name: Path) -> bool:
+    """Give a symbolic link another name; ``False``: the name is taken."""
+    try:
+        os.link(link, name, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except (OSError, NotImplementedError):  # too many names, or a system without such links
+        name.symlink_to(link.readlink())
+    return True
 
 
-def _modules(site: Path, wheels: Sequence[Wheel]) -> dict[Wheel, list[str]]:
-    """Return the modules that each installed wheel brought, from its own record."""
-    records = {
+def _link_files(compiled: Path, cache: Path, names: Sequence[str]) -> None:
+    """Link the bytecode of single modules into a directory that is not one wheel's alone."""
+    cache.mkdir(exist_ok=True)
+    for name in names:
+        file = Path(cache_from_source(name)).name
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            os.link(compiled / file, cache / file)
+
+
+def _records(site: Path) -> dict[str, Path]:
+    """Return the record of each installed distribution, by its normalised name."""
+    return {
         canonicalize_name(info.name.partition("-")[0]): info / "RECORD"
         for info in site.glob("*.dist-info")
     }
-    found = {}
-    for wheel in wheels:
-        record = records.get(canonicalize_name(wheel.name))
-        if record is not None and record.is_file():
-            found[wheel] = _listed(record, site)
+
+
+def _listed(record: Path, site: Path) -> dict[str, list[str]]:
+    """Return the modules that an installed wheel brought, from its own record."""
+    found: dict[str, list[str]] = {}
+    with record.open(encoding="utf-8", newline="") as opened:
+        for row in csv.reader(opened):
+            place, _, name = row[0].rpartition("/") if row else ("", "", "")
+            is_inside = not place.startswith("/") and ".." not in place.split("/")
+            if name.endswith(".py") and is_inside and (site / place / name).is_file():
+                found.setdefault(place, []).append(name)
     return found
 
 
-def _listed(record: Path, site: Path) -> list[str]:
-    with record.open(encoding="utf-8", newline="") as opened:
-        names = [row[0] for row in csv.reader(opened) if row]
-    return [
-        name
-        for name in names
-        if name.endswith(".py")
-        and not name.startswith("/")
-        and ".." not in PurePosixPath(name).parts
-        and (site / name).is_file()
-    ]
-
-
-def _keep_bytecode_only(out: Path) -> None:
-    """Remove what is neither a directory nor a file of bytecode: it was made behind walls."""
-    for place, directories, files in os.walk(out):
+def _keep_bytecode_only(out: Path, count: int) -> None:
+    """Remove what is not bytecode in its place: this was made behind walls."""
+    expected = {str(index) for index in range(count)}
+    for place, directories, files in os.walk(out, topdown=False):
+        below = Path(place).relative_to(out).parts
         for name in [*directories, *files]:
             path = Path(place, name)
-            is_bytecode = path.is_file() and path.suffix == ".pyc" and path.parent.name == _CACHE
-            if path.is_symlink() or not (path.is_dir() or is_bytecode):
-                path.unlink()
+            is_place = not below and name in expected and path.is_dir()
+            is_bytecode = len(below) == 1 and name.endswith(".pyc") and path.is_file()
+            if path.is_symlink() or not (is_place or is_bytecode):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -139,8 +138,9 @@ class Commands:
         deadline = time.monotonic() + bounds.timeout_seconds
         while True:
             patience = min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return bound.process.wait(patience), ""
+            exit_code = bound.wait(patience)
+            if exit_code is not None:
+                return exit_code, ""
             if time.monotonic() >= deadline:
                 return None, (
                     f"did not end within {bounds.timeout_seconds:g} s; raise "

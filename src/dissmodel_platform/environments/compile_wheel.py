@@ -1,7 +1,8 @@
 """Compile one wheel's modules; run by file name behind walls, with the standard library only.
 
 ``python -I -S compile_wheel.py SITE LIST OUT``: SITE is where the wheel is installed, LIST a JSON
-list of its modules there, and OUT gets a tree of ``__pycache__`` directories.
+file with the modules of each of its directories there, and OUT gets the bytecode of the first
+directory in ``0``, of the second in ``1``, and so on.
 
 The bytecode says that it need not be checked against its source (PEP 552): environments do not
 change, and a file that is linked again later may have another date. A module that does not compile
@@ -19,20 +20,24 @@ from pathlib import Path
 
 
 def compile_modules(site: str, listed: str, out: str) -> None:
-    """Compile what is listed; each result lies under OUT where it belongs under SITE."""
+    """Compile what is listed."""
     warnings.simplefilter("ignore")
-    for name in json.loads(Path(listed).read_text(encoding="utf-8")):
-        target = Path(out, cache_from_source(name))
-        try:
-            py_compile.compile(
-                str(Path(site, name)),
-                cfile=str(target),
-                dfile=name,
-                doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
-        except (py_compile.PyCompileError, RecursionError, MemoryError, OSError, ValueError):
-            target.unlink(missing_ok=True)
+    modules = json.loads(Path(listed).read_text(encoding="utf-8"))
+    for index, (place, names) in enumerate(modules.items()):
+        directory = Path(out, str(index))
+        directory.mkdir()
+        for name in names:
+            target = directory / Path(cache_from_source(name)).name
+            try:
+                py_compile.compile(
+                    str(Path(site, place, name)),
+                    cfile=str(target),
+                    dfile=f"{place}/{name}" if place else name,
+                    doraise=True,
+                    invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+                )
+            except (py_compile.PyCompileError, RecursionError, MemoryError, OSError, ValueError):
+                target.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

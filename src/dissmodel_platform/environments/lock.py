@@ -99,7 +99,7 @@ class Lock:
         return cls(text, packages, tuple(built))
 
     def with_built(self, wheels: Iterable[BuiltWheel]) -> Lock:
-        """Return this lock with the wheels that were built for it, in the tool's own tables."""
+        """Return this lock with further wheels that were built, in the tool's own tables."""
         tables = [
             f"[[tool.{_TOOL}.wheels]]\nname = {json.dumps(wheel.name)}\n"
             f"file = {json.dumps(wheel.file)}\nsha256 = {json.dumps(wheel.sha256)}\n"

@@ -1,0 +1,3 @@
+"""A module that lies in a package of another distribution."""
+
+WHERE = "inside"
