@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -154,7 +155,6 @@ class BoundProcess:
     ) -> None:
         self._started = threading.Event()
         self._released = threading.Event()
-        self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._error: BaseException | None = None
 
@@ -173,9 +173,6 @@ class BoundProcess:
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 self._error = error
             self._started.set()
-            if self._process is not None:
-                self._process.wait()
-            self._ended.set()
             self._released.wait()
 
         keeper = threading.Thread(target=keep, name=f"keep {Path(command[0]).name}", daemon=True)
@@ -197,8 +194,23 @@ class BoundProcess:
         return self._process
 
     def wait(self, timeout_seconds: float) -> int | None:
-        """Wait for the child to end, without looking in intervals; ``None``: it has not yet."""
-        return self.process.wait() if self._ended.wait(timeout_seconds) else None
+        """Return the child's exit code, or ``None`` if it has not ended in that time.
+
+        Where the kernel can tell of the end (Linux), this does not look in intervals.
+        """
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(ProcessLookupError):  # somebody has reaped it
+                descriptor = os.pidfd_open(self.process.pid)
+                try:
+                    poll = select.poll()
+                    poll.register(descriptor, select.POLLIN)
+                    poll.poll(timeout_seconds * 1000)
+                finally:
+                    os.close(descriptor)
+            return self.process.poll()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(timeout_seconds)
+        return None
 
     def end(self, *signals: int, patience_seconds: float = 5.0) -> int | None:
         """Send one signal after the other until the child ends; then reap and release it.
