@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dissmodel_platform.storable import storable_json, storable_text
+from dissmodel_platform.storable import printable_text, storable_json, storable_text
 
 any_text = st.text(alphabet=st.characters())  # lone surrogates and NUL included
 json_values = st.recursive(
@@ -29,6 +29,21 @@ def test_a_text_can_be_encoded_and_holds_no_nul(text: str) -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_a_text_that_can_be_stored_is_left_alone(text: str) -> None:
     assert storable_text(text) == text
+
+
+@given(any_text)
+def test_a_text_that_is_shown_holds_nothing_that_steers_a_terminal(text: str) -> None:
+    shown = printable_text(text)
+    assert all(character.isprintable() or character in "\n\t" for character in shown)
+    assert printable_text(shown) == shown
+
+
+def test_what_steers_a_terminal_goes_as_a_whole_and_the_words_stay() -> None:
+    assert printable_text("fatal: \x1b[31mred\x1b[0m\tand \x1b]0;a title\x07words\n") == (
+        "fatal: red\tand words\n"
+    )
+    assert printable_text("no end \x1b]0;a title\nnext line") == "no end \nnext line"
+    assert printable_text("a\0b\u202ec") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"
 
 
 @given(json_values)

@@ -23,6 +23,7 @@ from dissmodel_platform.registry.git_faults import (
     tail,
 )
 from dissmodel_platform.registry.git_process import GitProcess
+from dissmodel_platform.storable import printable_text
 
 LOCAL_TIMEOUT_SECONDS = 120.0
 """Limit for a command that reads or writes the mirror alone."""
@@ -230,7 +231,8 @@ class Git:
         return process
 
     def _printable(self, stderr: str) -> str:
-        return redact(tail(stderr), self.access.credentials.secrets)
+        # A host may print anything; redacted last, or odd characters could hide a secret.
+        return redact(printable_text(tail(stderr)), self.access.credentials.secrets)
 
     def _failure(
         self, fault: GitFault, arguments: Sequence[str], output: GitOutput | None

@@ -424,6 +424,15 @@ def test_errors_without_end_fill_neither_memory_nor_the_pipe(tmp_path: Path) -> 
     assert len(caught.value.stderr_tail) <= 4_000
 
 
+def test_what_a_host_prints_cannot_steer_a_terminal_or_break_a_record(tmp_path: Path) -> None:
+    script = r"printf 'remote: \000 \033]0;taken\007\033[31mno\n' >&2; exit 1"
+    git = Git(GitAccess(HTTPS), tmp_path / "config", environ=fake_git(tmp_path, script))
+    with pytest.raises(GitFailed) as caught:
+        git.run("fetch", network=True)
+    assert caught.value.stderr_tail == "remote: \N{REPLACEMENT CHARACTER} no"
+    assert str(caught.value).isprintable()
+
+
 def test_an_interrupted_runner_ends_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
     git = Git(GitAccess(HTTPS), tmp_path / "config", environ=fake_git(tmp_path, "sleep 60"))
     with git.stream("fetch") as process:
