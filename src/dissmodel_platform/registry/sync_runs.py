@@ -25,7 +25,7 @@ class SyncRun:
     Attributes
     ----------
     old_commit, new_commit : str or None
-        What was served before, and what the remote serves now.
+        What was served before, and what the remote serves now (``None``: not found out).
     changed_keys : dict of str to list of str
         For each changed model, the dotted keys of its spec that differ.
     outcome : {"published", "unchanged", "held", "failed"}

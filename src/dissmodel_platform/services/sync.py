@@ -62,6 +62,7 @@ from dissmodel_platform.registry.sync_runs import (
     waiting_requests,
 )
 from dissmodel_platform.settings import Settings
+from dissmodel_platform.storable import printable_text
 from dissmodel_platform.types import Revision
 
 log = logging.getLogger(__name__)
@@ -216,23 +217,9 @@ class RegistrySync:
         the run's ``error``; the published commit then stands as it was.
         """
         async with self._database.exclusive(_LOCK):
-            published = await latest_publication(self._database)
-            old = published.revision if published else None
-            run_id = await begin_run(self._database, trigger, old)
-            run = SyncRun(run_id, trigger, old, old)
-            try:
-                return await self._sync(run, published)
-            except (RegistryError, OSError) as error:
-                output = getattr(error, "stderr_tail", "")
-                run = replace(run, outcome="failed", error=str(error), git_output=output)
-            except DatabaseError:
-                raise
-            except Exception as error:
-                log.exception("sync")
-                run = replace(run, outcome="failed", error=f"{type(error).__name__}: {error}")
-            async with self._database.transaction() as connection:
-                await finish_run(connection, run)
-            log.warning("sync failed: %s", run.error)
+            run = await self._run(trigger)
+            if run.outcome == "published":
+                await self._tidy()
             return run
 
     async def watch(self, stop: asyncio.Event, interval_seconds: float) -> None:
@@ -269,23 +256,55 @@ class RegistrySync:
         finally:
             stopping.cancel()
 
-    async def _sync(self, run: SyncRun, published: Publication | None) -> SyncRun:
-        revisions = await published_revisions(self._database)
-        state = await asyncio.to_thread(self._mirror.update, revisions)
-        run = replace(run, git_output=state.git_output, new_commit=state.revision)
+    async def _run(self, trigger: str) -> SyncRun:
+        """Sync once; the caller holds the lock."""
+        published = await latest_publication(self._database)
+        old = published.revision if published else None
+        run = SyncRun(await begin_run(self._database, trigger, old), trigger, old, None)
+        try:
+            revisions = await published_revisions(self._database)
+            state = await asyncio.to_thread(self._mirror.update, revisions)
+            run = _with_state(run, state)
+            try:
+                return await self._take_over(run, state, published)
+            except GitFailed as error:
+                if error.fault is not GitFault.CORRUPT:
+                    raise
+                log.warning("the mirror is damaged and is cloned anew: %s", error)
+                state = await asyncio.to_thread(self._mirror.rebuild, revisions)
+                run = _with_state(run, state)
+                return await self._take_over(run, state, published)
+        except (RegistryError, OSError) as error:
+            run = _failed(run, str(error), getattr(error, "stderr_tail", ""))
+        except DatabaseError:
+            raise
+        except Exception as error:
+            log.exception("sync")
+            run = _failed(run, f"{type(error).__name__}: {error}")
+        async with self._database.transaction() as connection:
+            await finish_run(connection, run)
+        log.warning("sync failed: %s", run.error)
+        return run
+
+    async def _tidy(self) -> None:
+        """Tidy the mirror; what was published stands whatever becomes of it."""
+        try:
+            await asyncio.to_thread(self._mirror.maintain)
+        except (RegistryError, OSError) as error:
+            log.warning("the mirror could not be tidied: %s", error)
+        except Exception:
+            log.exception("tidying the mirror")
+
+    async def _take_over(
+        self, run: SyncRun, state: MirrorState, published: Publication | None
+    ) -> SyncRun:
+        """Publish what the mirror holds, unless that is published."""
         if published is not None and published.revision == state.revision:
             async with self._database.transaction() as connection:
                 run = replace(run, problems=await count_problems(connection))
                 await finish_run(connection, run)
             return run
-        try:
-            return await self._publish(run, state)
-        except GitFailed as error:
-            if error.fault is not GitFault.CORRUPT:
-                raise
-            log.warning("the mirror is damaged and is cloned anew: %s", error)
-            state = await asyncio.to_thread(self._mirror.rebuild, revisions)
-            return await self._publish(replace(run, new_commit=state.revision), state)
+        return await self._publish(run, state)
 
     async def _publish(self, run: SyncRun, state: MirrorState) -> SyncRun:
         base = Revision(run.old_commit) if run.old_commit else None
@@ -316,7 +335,6 @@ class RegistrySync:
             )
             await finish_run(connection, run)
         log.info("%s", run.message)
-        await asyncio.to_thread(self._mirror.maintain)
         return run
 
     async def _reason_to_hold(self, change: SnapshotChange) -> str | None:
@@ -368,6 +386,20 @@ class RegistrySync:
         readings = read_models(self._mirror, change)
         while batch := await asyncio.to_thread(lambda: list(islice(readings, _BATCH))):
             await publish_models(connection, publication, batch, diff)
+
+
+def _with_state(run: SyncRun, state: MirrorState) -> SyncRun:
+    return replace(run, git_output=state.git_output, new_commit=state.revision)
+
+
+def _failed(run: SyncRun, message: str, git_output: str = "") -> SyncRun:
+    """Return the run as it failed, in words that can be stored and shown."""
+    return replace(
+        run,
+        outcome="failed",
+        error=printable_text(message),
+        git_output=printable_text(git_output),
+    )
 
 
 def _pause_seconds(interval_seconds: float, failures: int) -> float:

@@ -14,6 +14,7 @@ from procrastinate import App
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import ModelNotFound, RegistryError, RevisionNotFound, SyncTimeout
 from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.registry.git_faults import GitFailed, GitFault
 from dissmodel_platform.registry.index import (
     find_publication,
     get_model,
@@ -23,6 +24,8 @@ from dissmodel_platform.registry.index import (
     model_history,
     model_names,
 )
+from dissmodel_platform.registry.mirror import Mirror
+from dissmodel_platform.registry.sync_runs import list_runs
 from dissmodel_platform.services.sync import RegistrySync, ask_for_sync
 from tests.integration.registry.conftest import MakeMirror, Registry
 
@@ -232,6 +235,55 @@ async def test_a_failing_remote_leaves_the_published_commit_and_says_why(
     assert await served(database) == {"a": 1}
     (tmp_path / "elsewhere").rename(registry.directory)
     assert (await sync.run("test")).error is None
+
+
+async def test_a_failure_is_written_down_whatever_characters_its_words_have(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(_: object) -> None:
+        raise GitFailed(GitFault.OTHER, "git said \0\x1b[31m.", stderr_tail="remote: \0\x07")
+
+    monkeypatch.setattr(Mirror, "update", lambda _, published: break_off(published))
+    run = await sync.run("test")
+    (written,) = await list_runs(database, limit=5, before=None)
+    assert (written.outcome, written.error) == ("failed", "git said \N{REPLACEMENT CHARACTER}.")
+    assert (run.error, run.git_output) == (written.error, written.git_output)
+    assert (written.old_commit, written.new_commit) == (None, None)
+
+
+async def test_a_failed_run_names_the_commit_that_it_could_not_publish(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.commit(files(registry, a=1))
+    await sync.run("test")
+    second = registry.commit(files(registry, a=2))
+
+    def fill_the_disk(*_: object) -> None:
+        raise GitFailed(GitFault.DISK_FULL, "The disk is full.")
+
+    monkeypatch.setattr(Mirror, "keep", fill_the_disk)
+    run = await sync.run("test")
+    assert (run.outcome, run.old_commit, run.new_commit) == ("failed", first, second)
+
+
+@pytest.mark.parametrize("fault", [GitFault.DISK_FULL, GitFault.CORRUPT])
+async def test_a_published_commit_stays_published_when_tidying_the_mirror_fails(
+    database: Database,
+    registry: Registry,
+    sync: RegistrySync,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: GitFault,
+) -> None:
+    def break_off(_: object) -> None:
+        raise GitFailed(fault, "It broke.")
+
+    monkeypatch.setattr(Mirror, "maintain", break_off)
+    tip = registry.commit(files(registry, a=1))
+    run = await sync.run("test")
+    assert (run.outcome, run.error, run.added, run.new_commit) == ("published", None, ["a"], tip)
+    (written,) = await list_runs(database, limit=5, before=None)
+    assert (written.outcome, written.error) == ("published", None)
+    assert len(await database.fetch_all("SELECT * FROM registry_publications")) == 1
 
 
 async def test_publishing_wakes_a_builder_once(
