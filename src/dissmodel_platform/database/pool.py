@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -99,7 +100,9 @@ class Database:
     async def exclusive(self, lock: int) -> AsyncIterator[None]:
         """Hold an advisory lock, on a connection of its own, while the block runs.
 
-        Of all processes on all hosts one is inside; the others wait. A holder that dies lets go.
+        Of all processes on all hosts one is inside; the others wait. A holder that dies lets go,
+        and so does one whose connection breaks: it goes on without knowing, so what it writes in
+        the end needs a check of its own.
         """
         async with self.transaction() as connection:
             await connection.set_autocommit(True)
@@ -108,7 +111,9 @@ class Database:
                 try:
                     yield
                 finally:
-                    await execute(connection, "SELECT pg_advisory_unlock(%(lock)s)", lock=lock)
+                    # a connection that broke has let go by itself
+                    with contextlib.suppress(psycopg.OperationalError, psycopg.InterfaceError):
+                        await execute(connection, "SELECT pg_advisory_unlock(%(lock)s)", lock=lock)
             finally:
                 if not connection.closed:
                     await connection.set_autocommit(False)

@@ -13,7 +13,9 @@ from dissmodel_platform.database.pool import Connection, execute, fetch_all, fet
 from dissmodel_platform.registry.catalog import PATH, CatalogSource, parse_catalog
 from dissmodel_platform.registry.problems import SpecProblem
 from dissmodel_platform.registry.snapshot import ModelReading, RegistryFile, SnapshotChange
+from dissmodel_platform.registry.sync_runs import Overtaken
 
+_LOCK = 7_303_114_514  # advisory lock of a publication; an arbitrary constant
 _MOST_KEYS = 100
 _ABSENT = object()
 
@@ -29,12 +31,17 @@ class Diff:
 
 
 async def begin_publication(
-    connection: Connection, change: SnapshotChange, *, reads_catalog: bool
+    connection: Connection, change: SnapshotChange, *, after: int | None, reads_catalog: bool
 ) -> int:
     """Begin a publication and drop the problems that it will find anew.
 
+    Until the transaction ends, no other one begins: the database itself keeps two syncs apart,
+    also where one has lost its lock.
+
     Parameters
     ----------
+    after : int or None
+        Number of the publication that ``change`` was compared with; ``None``: there is none.
     reads_catalog : bool
         Whether the catalogue is read again, or is gone.
 
@@ -42,7 +49,16 @@ async def begin_publication(
     -------
     int
         The publication's number.
+
+    Raises
+    ------
+    Overtaken
+        Another commit was published since.
     """
+    await execute(connection, "SELECT pg_advisory_xact_lock(%(lock)s)", lock=_LOCK)
+    latest = await fetch_one(connection, "SELECT max(seq) AS seq FROM registry_publications")
+    if latest is None or latest["seq"] != after:
+        raise Overtaken("Another sync published a commit meanwhile; this one starts again.")
     row = await fetch_one(
         connection,
         "INSERT INTO registry_publications (revision) VALUES (%(revision)s) RETURNING seq",

@@ -10,12 +10,29 @@ from uuid import UUID, uuid4
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
+from dissmodel_platform.database.pool import (
+    Connection,
+    Database,
+    execute,
+    fetch_all,
+    fetch_one,
+)
+from dissmodel_platform.errors import RegistryError
 
 CHANNEL = "registry_sync"
 """PostgreSQL channel on which a request wakes the sync process."""
 
+SYNC_LOCK = 7_303_114_513
+"""Advisory lock of whoever syncs; an arbitrary constant."""
+
+Waiting = Literal["none", "taken", "open"]
+"""``open``: somebody waits, and nobody is at it; ``taken``: a run that goes on will answer."""
+
 Outcome = Literal["published", "unchanged", "held", "failed"]
+
+
+class Overtaken(RegistryError):
+    """Another sync came in between; what this one has read may be out of date."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +97,18 @@ class SyncRun:
 async def request_sync(database: Database, trigger: str) -> int:
     """Ask for a sync; requests that arrive during a run share one more run."""
     async with database.transaction() as connection:
-        row = await fetch_one(
-            connection,
-            "INSERT INTO sync_requests (trigger) VALUES (%(trigger)s) RETURNING id",
-            trigger=trigger,
-        )
-        assert row is not None
-        await execute(connection, "SELECT pg_notify(%(channel)s, '')", channel=CHANNEL)
+        return await add_request(connection, trigger)
+
+
+async def add_request(connection: Connection, trigger: str) -> int:
+    """Ask for a sync as part of a transaction; it is asked for once that is committed."""
+    row = await fetch_one(
+        connection,
+        "INSERT INTO sync_requests (trigger) VALUES (%(trigger)s) RETURNING id",
+        trigger=trigger,
+    )
+    assert row is not None
+    await execute(connection, "SELECT pg_notify(%(channel)s, '')", channel=CHANNEL)
     return int(row["id"])
 
 
@@ -102,34 +124,91 @@ async def answer_to(database: Database, request_id: int) -> SyncRun | None:
     return None if row is None else _run(row)
 
 
-async def waiting_requests(database: Database) -> bool:
-    """Say whether somebody waits for a run that has not started."""
-    row = await database.fetch_one(
-        "SELECT EXISTS (SELECT FROM sync_requests WHERE run_id IS NULL) AS waiting"
-    )
-    return bool(row and row["waiting"])
+async def waiting_requests(database: Database) -> Waiting:
+    """Say whether somebody waits for a run, and whether a living process has taken that on."""
+    async with database.transaction() as connection:
+        free = await fetch_one(
+            connection, "SELECT pg_try_advisory_xact_lock(%(lock)s) AS free", lock=SYNC_LOCK
+        )
+        row = await fetch_one(
+            connection,
+            """
+            SELECT EXISTS (SELECT FROM sync_requests WHERE run_id IS NULL) AS open,
+                   EXISTS (SELECT FROM sync_requests AS q JOIN sync_runs AS r ON r.id = q.run_id
+                           WHERE r.finished_at IS NULL) AS taken
+            """,
+        )
+    assert free is not None
+    assert row is not None
+    if row["open"] or (row["taken"] and free["free"]):  # nobody is inside: that run's process died
+        return "open"
+    return "taken" if row["taken"] else "none"
 
 
-async def begin_run(database: Database, trigger: str, old_commit: str | None) -> UUID:
-    """Start a run; it answers every request that has arrived by now."""
+async def begin_run(database: Database, trigger: str) -> UUID:
+    """Start a run; it answers every request that has arrived by now.
+
+    The caller holds `SYNC_LOCK`. A run that has not ended has lost its process, then, or its
+    lock: it is ended as failed, and the new one answers its requests too.
+    """
     run_id = uuid4()
     async with database.transaction() as connection:
-        await execute(
+        ended = await fetch_all(
             connection,
-            "INSERT INTO sync_runs (id, trigger, old_commit) VALUES (%(id)s, %(trigger)s, %(old)s)",
-            id=run_id,
-            trigger=trigger,
-            old=old_commit,
+            """
+            UPDATE sync_runs
+            SET finished_at = clock_timestamp(), outcome = 'failed', error = %(error)s
+            WHERE finished_at IS NULL RETURNING id
+            """,
+            error="The sync process ended midway; a later run answers for this one.",
         )
         await execute(
-            connection, "UPDATE sync_requests SET run_id = %(id)s WHERE run_id IS NULL", id=run_id
+            connection,
+            """
+            INSERT INTO sync_runs (id, trigger, old_commit)
+            SELECT %(id)s, %(trigger)s,
+                   (SELECT revision FROM registry_publications ORDER BY seq DESC LIMIT 1)
+            """,
+            id=run_id,
+            trigger=trigger,
+        )
+        await execute(
+            connection,
+            "UPDATE sync_requests SET run_id = %(id)s"
+            " WHERE run_id IS NULL OR run_id = ANY (%(ended)s)",
+            id=run_id,
+            ended=[row["id"] for row in ended],
         )
     return run_id
 
 
+async def hand_back(database: Database, run: SyncRun) -> None:
+    """Write down a run that has to be done again; its requests wait for the next one."""
+    async with database.transaction() as connection:
+        await _write_end(connection, run)
+        await execute(
+            connection, "UPDATE sync_requests SET run_id = NULL WHERE run_id = %(id)s", id=run.id
+        )
+        await execute(connection, "SELECT pg_notify(%(channel)s, '')", channel=CHANNEL)
+
+
 async def finish_run(connection: Connection, run: SyncRun) -> None:
-    """Write down how a run ended; on the connection that publishes, where something was."""
-    await execute(
+    """Write down how a run ended; on the connection that publishes, where something was.
+
+    Raises
+    ------
+    Overtaken
+        Another process has ended the run: this one has lost its lock and must not publish.
+    """
+    if not await _write_end(connection, run):
+        raise Overtaken(
+            "The sync lost its lock, and another one has begun meanwhile; it starts again."
+        )
+
+
+async def _write_end(connection: Connection, run: SyncRun) -> bool:
+    """End a run; false where it was ended before."""
+    ended = await execute(
         connection,
         """
         UPDATE sync_runs
@@ -138,7 +217,7 @@ async def finish_run(connection: Connection, run: SyncRun) -> None:
             changed_keys = %(changed_keys)s, problems = %(problems)s,
             git_output = %(git_output)s, outcome = %(outcome)s, hold = %(hold)s,
             error = %(error)s
-        WHERE id = %(id)s
+        WHERE id = %(id)s AND finished_at IS NULL
         """,
         id=run.id,
         old=run.old_commit,
@@ -153,6 +232,7 @@ async def finish_run(connection: Connection, run: SyncRun) -> None:
         hold=run.hold,
         error=run.error,
     )
+    return bool(ended)
 
 
 async def list_runs(database: Database, *, limit: int, before: str | None) -> list[SyncRun]:
@@ -168,9 +248,8 @@ async def list_runs(database: Database, *, limit: int, before: str | None) -> li
         SELECT * FROM sync_runs
         WHERE finished_at IS NOT NULL
           AND (%(before)s::uuid IS NULL
-               OR (started_at, id) < (SELECT started_at, id FROM sync_runs
-                                      WHERE id = %(before)s::uuid))
-        ORDER BY started_at DESC, id DESC LIMIT %(limit)s
+               OR number < (SELECT number FROM sync_runs WHERE id = %(before)s::uuid))
+        ORDER BY number DESC LIMIT %(limit)s
         """,
         before=before,
         limit=limit,
@@ -192,8 +271,8 @@ async def forget_old_runs(database: Database, *, keep_days: float) -> int:
         """
         DELETE FROM sync_runs
         WHERE finished_at < clock_timestamp() - make_interval(secs => %(seconds)s)
-          AND id <> ALL (SELECT id FROM sync_runs WHERE error IS NULL
-                         ORDER BY finished_at DESC NULLS LAST LIMIT 1)
+          AND id <> ALL (SELECT id FROM sync_runs WHERE error IS NULL AND finished_at IS NOT NULL
+                         ORDER BY number DESC LIMIT 1)
         """,
         seconds=keep_days * 86_400,
     )
@@ -206,9 +285,10 @@ async def last_runs(database: Database) -> dict[str, Any]:
         SELECT s.last_success,
                extract(epoch FROM clock_timestamp() - s.last_success)::float8 AS age_seconds,
                (SELECT error FROM sync_runs WHERE finished_at IS NOT NULL
-                ORDER BY finished_at DESC LIMIT 1) AS error
-        FROM (SELECT max(finished_at) AS last_success FROM sync_runs
-              WHERE error IS NULL) AS s
+                ORDER BY number DESC LIMIT 1) AS error
+        FROM (SELECT (SELECT finished_at FROM sync_runs
+                      WHERE error IS NULL AND finished_at IS NOT NULL
+                      ORDER BY number DESC LIMIT 1) AS last_success) AS s
         """
     )
     assert row is not None

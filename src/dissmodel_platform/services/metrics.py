@@ -42,8 +42,9 @@ async def _registry(database: Database, registry: CollectorRegistry) -> None:
         """
         SELECT (SELECT count(*) FROM model_history WHERE until_seq IS NULL) AS models,
                (SELECT count(*) FROM registry_problems) AS problems,
-               (SELECT extract(epoch FROM max(finished_at)) FROM sync_runs WHERE error IS NULL)
-                   AS last_success,
+               (SELECT extract(epoch FROM finished_at) FROM sync_runs
+                WHERE error IS NULL AND finished_at IS NOT NULL
+                ORDER BY number DESC LIMIT 1) AS last_success,
                (SELECT count(*) FROM registry_holds WHERE accepted_at IS NULL) AS held,
                (SELECT count(*) FROM sync_runs WHERE outcome = 'failed') AS failed
         """

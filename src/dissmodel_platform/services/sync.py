@@ -53,11 +53,14 @@ from dissmodel_platform.registry.signatures import SignaturePolicy
 from dissmodel_platform.registry.snapshot import SnapshotChange, read_models, read_snapshot
 from dissmodel_platform.registry.sync_runs import (
     CHANNEL,
+    SYNC_LOCK,
+    Overtaken,
     SyncRun,
     answer_to,
     begin_run,
     finish_run,
     forget_old_runs,
+    hand_back,
     request_sync,
     waiting_requests,
 )
@@ -70,9 +73,10 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 120.0
 """How long a caller waits for the sync process."""
 
-_LOCK = 7_303_114_513  # advisory lock of the sync; an arbitrary constant
+_ATTEMPTS = 3
 _BATCH = 500
 _POLL_SECONDS = 0.05
+_LOOK_AGAIN_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 5.0
 _JITTER = 0.1
 
@@ -214,13 +218,17 @@ class RegistrySync:
         """Look at the remote once and publish what is new.
 
         After this, every request that was made before it began has its answer. A failure is in
-        the run's ``error``; the published commit then stands as it was.
+        the run's ``error``; the published commit then stands as it was. A run that another sync
+        came in between of (one that has lost its lock) publishes nothing and is done again.
         """
-        async with self._database.exclusive(_LOCK):
-            run = await self._run(trigger)
-            if run.outcome == "published":
-                await self._tidy()
-            return run
+        for _ in range(_ATTEMPTS):
+            async with self._database.exclusive(SYNC_LOCK):
+                run, is_overtaken = await self._run(trigger)
+                if run.outcome == "published":
+                    await self._tidy()
+            if not is_overtaken:
+                break
+        return run
 
     async def watch(self, stop: asyncio.Event, interval_seconds: float) -> None:
         """Sync at once, then at the interval and whenever somebody asks, until ``stop`` is set."""
@@ -243,11 +251,15 @@ class RegistrySync:
         try:
             while not stop.is_set():
                 # a notification may be of a request that the last run has answered already
-                if await waiting_requests(self._database):
+                asked = await waiting_requests(self._database)
+                if asked == "open":
                     return "request"
-                if time.monotonic() >= deadline:
+                pause = deadline - time.monotonic()
+                if pause <= 0:
                     return "interval"
-                waiting = asyncio.create_task(listener.wait(deadline - time.monotonic()))
+                if asked == "taken":  # by another process, which may die before it answers
+                    pause = min(pause, _LOOK_AGAIN_SECONDS)
+                waiting = asyncio.create_task(listener.wait(pause))
                 await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if stopping.done():
                     waiting.cancel()
@@ -256,24 +268,29 @@ class RegistrySync:
         finally:
             stopping.cancel()
 
-    async def _run(self, trigger: str) -> SyncRun:
-        """Sync once; the caller holds the lock."""
+    async def _run(self, trigger: str) -> tuple[SyncRun, bool]:
+        """Sync once; the caller holds the lock. The second value: another sync came between."""
+        run_id = await begin_run(self._database, trigger)
         published = await latest_publication(self._database)
-        old = published.revision if published else None
-        run = SyncRun(await begin_run(self._database, trigger, old), trigger, old, None)
+        run = SyncRun(run_id, trigger, published.revision if published else None, None)
         try:
             revisions = await published_revisions(self._database)
             state = await asyncio.to_thread(self._mirror.update, revisions)
             run = _with_state(run, state)
             try:
-                return await self._take_over(run, state, published)
+                return await self._take_over(run, state, published), False
             except GitFailed as error:
                 if error.fault is not GitFault.CORRUPT:
                     raise
                 log.warning("the mirror is damaged and is cloned anew: %s", error)
                 state = await asyncio.to_thread(self._mirror.rebuild, revisions)
                 run = _with_state(run, state)
-                return await self._take_over(run, state, published)
+                return await self._take_over(run, state, published), False
+        except Overtaken as error:
+            run = _failed(run, str(error))
+            await hand_back(self._database, run)
+            log.warning("%s", run.error)
+            return run, True
         except (RegistryError, OSError) as error:
             run = _failed(run, str(error), getattr(error, "stderr_tail", ""))
         except DatabaseError:
@@ -284,7 +301,7 @@ class RegistrySync:
         async with self._database.transaction() as connection:
             await finish_run(connection, run)
         log.warning("sync failed: %s", run.error)
-        return run
+        return run, False
 
     async def _tidy(self) -> None:
         """Tidy the mirror; what was published stands whatever becomes of it."""
@@ -304,14 +321,16 @@ class RegistrySync:
                 run = replace(run, problems=await count_problems(connection))
                 await finish_run(connection, run)
             return run
-        return await self._publish(run, state)
+        return await self._publish(run, state, published)
 
-    async def _publish(self, run: SyncRun, state: MirrorState) -> SyncRun:
-        base = Revision(run.old_commit) if run.old_commit else None
+    async def _publish(
+        self, run: SyncRun, state: MirrorState, published: Publication | None
+    ) -> SyncRun:
+        base = published.revision if published else None
         if self._signatures is not None:
             await asyncio.to_thread(self._mirror.verify, state.revision, self._signatures)
         change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
-        reason = await self._reason_to_hold(change)
+        reason = await self._reason_to_hold(change, published)
         if reason is not None:
             return await self._hold(run, state.revision, reason)
         await asyncio.to_thread(self._mirror.keep, state.revision)
@@ -319,7 +338,10 @@ class RegistrySync:
         diff = Diff()
         async with self._database.transaction() as connection:
             publication = await begin_publication(
-                connection, change, reads_catalog=change.catalog is None or catalog is not None
+                connection,
+                change,
+                after=published.seq if published else None,
+                reads_catalog=change.catalog is None or catalog is not None,
             )
             await self._publish_models(connection, publication, change, diff)
             await publish_catalog(connection, publication, change.catalog, catalog)
@@ -337,9 +359,10 @@ class RegistrySync:
         log.info("%s", run.message)
         return run
 
-    async def _reason_to_hold(self, change: SnapshotChange) -> str | None:
+    async def _reason_to_hold(
+        self, change: SnapshotChange, published: Publication | None
+    ) -> str | None:
         """Say why a commit has to wait; looks at the whole registry only where it may matter."""
-        published = await latest_publication(self._database)
         if published is None or await is_accepted(self._database, change.revision):
             return None
         relation = None

@@ -72,7 +72,9 @@ class Trial:
     ) -> None:
         """Publish a commit in the trial's own database, as a sync would."""
         async with self.database.transaction() as connection:
-            publication = await begin_publication(connection, change, reads_catalog=True)
+            publication = await begin_publication(
+                connection, change, after=None, reads_catalog=True
+            )
             await publish_models(connection, publication, readings, Diff())
             await publish_catalog(connection, publication, change.catalog, catalog)
 

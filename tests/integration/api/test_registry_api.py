@@ -416,7 +416,7 @@ async def test_a_stranger_is_told_the_kind_of_a_failure_and_a_key_shows_the_whol
     client: httpx.AsyncClient, database: Database, error: str, kind: str
 ) -> None:
     run = SyncRun(
-        await begin_run(database, "test", None), "test", None, None, outcome="failed", error=error
+        await begin_run(database, "test"), "test", None, None, outcome="failed", error=error
     )
     async with database.transaction() as connection:
         await finish_run(connection, run)

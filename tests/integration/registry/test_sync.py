@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
 from procrastinate import App
 
-from dissmodel_platform.database.pool import Database
+from dissmodel_platform.database.pool import Database, execute
 from dissmodel_platform.errors import ModelNotFound, RegistryError, RevisionNotFound, SyncTimeout
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
@@ -25,8 +25,22 @@ from dissmodel_platform.registry.index import (
     model_names,
 )
 from dissmodel_platform.registry.mirror import Mirror
-from dissmodel_platform.registry.sync_runs import list_runs
+from dissmodel_platform.registry.publishing import begin_publication
+from dissmodel_platform.registry.snapshot import read_snapshot
+from dissmodel_platform.registry.sync_runs import (
+    SYNC_LOCK,
+    Overtaken,
+    Waiting,
+    add_request,
+    answer_to,
+    begin_run,
+    last_runs,
+    list_runs,
+    request_sync,
+    waiting_requests,
+)
 from dissmodel_platform.services.sync import RegistrySync, ask_for_sync
+from dissmodel_platform.types import Revision
 from tests.integration.registry.conftest import MakeMirror, Registry
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +77,23 @@ async def served(database: Database) -> dict[str, int]:
     names = [model.name for model in await list_models(database, publication, limit=1000)]
     models = [await get_model(database, publication, name) for name in names]
     return {m.name: m.document["model"]["parameters"]["value"] for m in models}
+
+
+def before_publishing(
+    monkeypatch: pytest.MonkeyPatch,
+    loop: asyncio.AbstractEventLoop,
+    action: Callable[[], Coroutine[None, None, None]],
+) -> None:
+    """Have something happen once, when a run has read its commit and has not published it yet."""
+    actions = [action]
+    keep = Mirror.keep
+
+    def interrupted(mirror: Mirror, revision: Revision) -> None:
+        if actions:
+            asyncio.run_coroutine_threadsafe(actions.pop()(), loop).result(30)
+        keep(mirror, revision)
+
+    monkeypatch.setattr(Mirror, "keep", interrupted)
 
 
 async def test_a_commit_is_published_with_what_changed(
@@ -332,6 +363,136 @@ async def test_a_damaged_mirror_is_cloned_anew_and_loses_no_published_commit(
     assert run.error is None
     assert await served(database) == {"a": 2}
     assert mirror.has_commit(find := (await find_publication(database, first)).revision), find
+
+
+async def test_a_run_that_lost_its_lock_publishes_nothing_and_is_done_again(
+    database: Database,
+    queue: App,
+    registry: Registry,
+    sync: RegistrySync,
+    make_mirror: MakeMirror,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.commit(files(registry, a=1, b=1))
+    await sync.run("test")
+    second = RegistrySync(database, queue, make_mirror())
+    loop = asyncio.get_running_loop()
+
+    async def come_between() -> None:
+        await database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks"
+            " WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
+        )
+        registry.commit(files(registry, a=3, b=3))
+        assert (await second.run("second")).outcome == "published"
+
+    before_publishing(monkeypatch, loop, come_between)
+    registry.commit(files(registry, a=2, b=1, only=2))
+    request = await request_sync(database, "somebody")
+    run = await sync.run("first")
+    assert run.error is None
+    assert await served(database) == {"a": 3, "b": 3}
+    runs = await list_runs(database, limit=9, before=None)
+    assert [r.outcome for r in runs] == ["unchanged", "published", "failed", "published"]
+    answer = await answer_to(database, request)
+    assert answer is not None
+    assert answer.error is None
+
+
+async def test_a_publication_that_does_not_follow_the_latest_is_refused(
+    database: Database, registry: Registry, sync: RegistrySync, mirror: Mirror
+) -> None:
+    registry.commit(files(registry, a=1))
+    await sync.run("test")
+    change = read_snapshot(mirror, mirror.update().revision, None)
+    for after in (None, 999):
+        with pytest.raises(Overtaken):
+            async with database.transaction() as connection:
+                await begin_publication(connection, change, after=after, reads_catalog=True)
+    assert len(await database.fetch_all("SELECT * FROM registry_publications")) == 1
+
+
+async def test_a_run_that_was_declared_dead_publishes_nothing_and_is_done_again(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin_another() -> None:
+        await begin_run(database, "another")
+
+    before_publishing(monkeypatch, asyncio.get_running_loop(), begin_another)
+    registry.commit(files(registry, a=1))
+    assert (await sync.run("test")).outcome == "published"
+    assert len(await database.fetch_all("SELECT * FROM registry_publications")) == 1
+    runs = await list_runs(database, limit=9, before=None)
+    assert [r.outcome for r in runs] == ["published", "failed", "failed"]
+
+
+async def test_the_next_run_answers_for_one_whose_process_died(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1))
+    request = await request_sync(database, "somebody")
+    await begin_run(database, "killed")
+    run = await sync.run("next")
+    answer = await answer_to(database, request)
+    assert answer is not None
+    assert answer.id == run.id
+    ended = (await list_runs(database, limit=5, before=None))[1]
+    assert (ended.trigger, ended.outcome) == ("killed", "failed")
+    assert "midway" in str(ended.error)
+
+
+@pytest.mark.usefixtures("watching")
+async def test_a_request_that_another_process_took_and_died_with_is_answered_soon(
+    database: Database, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.commit(files(registry, a=1))
+    await ask_for_sync(database, "test", timeout_seconds=30)
+    seen = asyncio.Event()
+
+    async def look(opened: Database) -> Waiting:
+        asked = await waiting_requests(opened)
+        if asked == "taken":
+            seen.set()
+        return asked
+
+    monkeypatch.setattr("dissmodel_platform.services.sync.waiting_requests", look)
+    tip = registry.commit(files(registry, a=2))
+    async with database.exclusive(SYNC_LOCK):
+        async with database.transaction() as connection:
+            request = await add_request(connection, "webhook")
+            await begin_run(database, "a command that is killed")
+            await execute(
+                connection,
+                "UPDATE sync_requests SET run_id ="
+                " (SELECT id FROM sync_runs WHERE finished_at IS NULL) WHERE run_id IS NULL",
+            )
+        async with asyncio.timeout(30):
+            await seen.wait()
+    answer = None
+    for _ in range(200):
+        if (answer := await answer_to(database, request)) is not None:
+            break
+        await asyncio.sleep(0.05)
+    assert answer is not None
+    assert (answer.error, answer.new_commit) == (None, tip)
+
+
+async def test_the_last_run_is_the_last_also_when_the_clock_was_set_back(
+    database: Database, registry: Registry, sync: RegistrySync, tmp_path: Path
+) -> None:
+    registry.commit(files(registry, a=1))
+    registry.directory.rename(tmp_path / "away")
+    failed = await sync.run("test")
+    (tmp_path / "away").rename(registry.directory)
+    await database.execute(
+        "UPDATE sync_runs SET started_at = started_at + interval '1 day',"
+        " finished_at = finished_at + interval '1 day'"
+    )
+    run = await sync.run("test")
+    runs = await list_runs(database, limit=5, before=None)
+    assert [r.id for r in runs] == [run.id, failed.id]
+    assert [r.id for r in await list_runs(database, limit=5, before=str(run.id))] == [failed.id]
+    assert (await last_runs(database))["error"] is None
 
 
 @pytest.mark.usefixtures("watching")
