@@ -8,7 +8,7 @@ from dissmodel_platform.api.bodies import read_body
 from dissmodel_platform.api.context import Parts
 from dissmodel_platform.api.schemas import WebhookAnswer
 from dissmodel_platform.errors import NotAuthorised
-from dissmodel_platform.registry.sync_runs import request_sync
+from dissmodel_platform.registry.sync_runs import add_request
 from dissmodel_platform.registry.webhooks import (
     MAX_BODY_BYTES,
     Forge,
@@ -39,7 +39,10 @@ async def webhook(forge: Forge, request: Request, parts: Parts) -> WebhookAnswer
     delivery = read_delivery(forge, request.headers, body, secret)
     if not is_for(delivery, settings.configs_repo, settings.configs_branch):
         return WebhookAnswer(message="Not a push to the served branch; ignored.", syncing=False)
-    if not await take_once(parts.database, forge, delivery.id):
+    async with parts.database.transaction() as connection:
+        is_new = await take_once(connection, forge, delivery.id)
+        if is_new:
+            await add_request(connection, f"webhook:{forge.value}")
+    if not is_new:
         return WebhookAnswer(message="Taken before; ignored.", syncing=False)
-    await request_sync(parts.database, f"webhook:{forge.value}")
     return WebhookAnswer(message="The registry is being synced.", syncing=True)

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from dissmodel_platform.database.pool import Database
+from dissmodel_platform.database.pool import Connection, execute
 from dissmodel_platform.errors import InvalidInput, NotAuthorised
 
 MAX_BODY_BYTES = 1024**2
@@ -110,9 +110,14 @@ def is_for(delivery: Delivery, remote: str, branch: str | None) -> bool:
     return branch is None or branch == delivery.branch
 
 
-async def take_once(database: Database, forge: Forge, delivery_id: str) -> bool:
-    """Note a delivery; false when it was taken before."""
-    noted = await database.execute(
+async def take_once(connection: Connection, forge: Forge, delivery_id: str) -> bool:
+    """Note a delivery; false when it was taken before.
+
+    What it asks for belongs into the same transaction: a delivery that is sent again because the
+    first answer failed is then taken.
+    """
+    noted = await execute(
+        connection,
         "INSERT INTO webhook_deliveries (forge, delivery_id) VALUES (%(forge)s, %(id)s)"
         " ON CONFLICT DO NOTHING",
         forge=forge.value,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from dissmodel_platform.api.app import create_app
@@ -128,6 +129,18 @@ async def test_a_delivery_that_is_sent_again_does_nothing(
         assert answer.json()["syncing"] is syncing
     rows = await database.fetch_all("SELECT * FROM sync_requests")
     assert len(rows) == 1
+
+
+async def test_a_delivery_whose_first_answer_failed_is_taken_when_it_is_sent_again(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    await database.execute("ALTER TABLE sync_requests RENAME TO sync_requests_away")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await client.post("/webhooks/github", content=push(), headers=github(push()))
+    await database.execute("ALTER TABLE sync_requests_away RENAME TO sync_requests")
+    answer = await client.post("/webhooks/github", content=push(), headers=github(push()))
+    assert (answer.status_code, answer.json()["syncing"]) == (202, True)
+    assert len(await database.fetch_all("SELECT * FROM sync_requests")) == 1
 
 
 @pytest.mark.parametrize(
