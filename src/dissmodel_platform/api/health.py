@@ -55,7 +55,7 @@ async def health(parts: Parts) -> Response:
         if held is not None:
             reasons.append(
                 f"Commit {held.revision} waits to be accepted: {held.reason} Accept it with "
-                f"`dissmodel-platform registry accept`."
+                f"`dissmodel-platform registry accept {held.revision}`."
             )
         if runs["age_seconds"] is not None and runs["age_seconds"] > _stale_after(parts):
             reasons.append(

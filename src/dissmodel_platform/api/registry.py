@@ -20,7 +20,7 @@ from dissmodel_platform.api.schemas import (
     SyncResult,
 )
 from dissmodel_platform.registry import holds, index, sync_runs
-from dissmodel_platform.services.sync import ask_for_sync
+from dissmodel_platform.services.sync import ask_for_sync, check_accepted
 
 router = APIRouter(tags=["registry"])
 
@@ -95,9 +95,10 @@ async def accept(
     parts: Parts,
     caller: Annotated[Caller, Depends(requires(Scope.ADMIN))],
 ) -> Accepted:
-    """Accept the commit that waits, and sync."""
+    """Accept the commit that waits, and sync; 404 where it is no longer the branch's head."""
     revision = await holds.accept(parts.database, body.commit, accepted_by=caller.name)
     run = await ask_for_sync(parts.database, "accept")
+    check_accepted(run, revision)
     return Accepted(accepted_commit=revision, sync=await _result(parts, run))
 
 

@@ -202,11 +202,10 @@ class RegistrySyncs(BaseModel):
 class AcceptRequest(BaseModel):
     """Which held commit is meant."""
 
-    commit: Text | None = Field(
-        default=None,
+    commit: Text = Field(
         min_length=7,
         max_length=64,
-        description="At least 7 digits of the commit that waits; any that waits by default.",
+        description="At least 7 digits of the commit that waits, as `GET /health` names it.",
     )
 
 

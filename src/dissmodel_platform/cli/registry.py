@@ -21,11 +21,12 @@ from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import RegistryError
 from dissmodel_platform.experiments.queue import open_queue
-from dissmodel_platform.registry.holds import accept
+from dissmodel_platform.registry.holds import accept, waiting_hold
 from dissmodel_platform.registry.index import latest_publication, list_problems, model_names
 from dissmodel_platform.registry.sync_runs import SyncRun, list_runs
-from dissmodel_platform.services.sync import open_mirror, open_sync
+from dissmodel_platform.services.sync import check_accepted, open_mirror, open_sync
 from dissmodel_platform.settings import Settings, load_settings
+from dissmodel_platform.types import Revision
 
 _MOST_PROBLEMS = 100
 
@@ -80,6 +81,8 @@ def status(as_json: AsJson = False) -> None:
     echo(f"models: {found.models}")
     if found.last_sync is not None:
         echo(f"last sync: {found.last_sync['at']}, {found.last_sync['message']}")
+    if found.waiting is not None:
+        echo(f"waits to be accepted: {found.waiting['commit']}, {found.waiting['reason']}")
     if found.problems:
         told = found.problems[:_MOST_PROBLEMS]
         print_table(("file", "line", "severity", "problem"), map(_row, told))
@@ -89,18 +92,17 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command("accept")
 def accept_commit(
-    commit: Annotated[
-        str | None, typer.Argument(help="At least 7 digits of the commit that waits.")
-    ] = None,
+    commit: Annotated[str, typer.Argument(help="At least 7 digits of the commit that waits.")],
 ) -> None:
     """Publish a commit that waits to be accepted.
 
     Example: dissmodel-platform registry accept 1f3a9c2
     """
     settings = role_settings("registry")
-    run = asyncio.run(_accept(settings, commit))
+    revision, run = asyncio.run(_accept(settings, commit))
     if run.error is not None:
         raise RegistryError(run.message)
+    check_accepted(run, revision)
     echo(run.message)
 
 
@@ -115,6 +117,7 @@ class _Status:
     models: int
     problems: list[dict[str, Any]]
     last_sync: dict[str, str] | None
+    waiting: dict[str, str] | None
 
 
 def _row(problem: dict[str, Any]) -> tuple[str, ...]:
@@ -160,13 +163,15 @@ async def _sync_once(settings: Settings, before: _Before | None = None) -> SyncR
         await database.close()
 
 
-async def _accept(settings: Settings, commit: str | None) -> SyncRun:
+async def _accept(settings: Settings, commit: str) -> tuple[Revision, SyncRun]:
     """Accept the commit, then sync; nothing is accepted where no sync could follow."""
+    accepted: list[Revision] = []
 
     async def accept_it(database: Database) -> None:
-        await accept(database, commit, accepted_by="command line")
+        accepted.append(await accept(database, commit, accepted_by="command line"))
 
-    return await _sync_once(settings, accept_it)
+    run = await _sync_once(settings, accept_it)
+    return accepted[0], run
 
 
 async def _status(settings: Settings) -> _Status:
@@ -176,12 +181,14 @@ async def _status(settings: Settings) -> _Status:
         runs = await list_runs(database, limit=1, before=None)
         last = {"at": str(runs[0].finished_at), "message": runs[0].message} if runs else None
         if publication is None:
-            return _Status(None, 0, [], last)
+            return _Status(None, 0, [], last, None)
         names = await model_names(database, publication)
+        held = await waiting_hold(database)
+        waiting = {"commit": held.revision, "reason": held.reason} if held else None
         problems = await list_problems(database)
         for problem in problems:
             del problem["id"]
-        return _Status(publication.revision, len(names), problems, last)
+        return _Status(publication.revision, len(names), problems, last, waiting)
     finally:
         await database.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -11,6 +12,8 @@ from dissmodel_platform.errors import RevisionNotFound
 from dissmodel_platform.registry.mirror_reader import Relation
 from dissmodel_platform.registry.snapshot import SnapshotChange
 from dissmodel_platform.types import Revision
+
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 OnRewrite = Literal["accept", "hold"]
 
@@ -74,16 +77,23 @@ def reason_to_hold(
     return None
 
 
-async def is_accepted(database: Database, revision: Revision) -> bool:
-    """Say whether an administrator has accepted a held commit."""
+async def is_accepted(database: Database, revision: Revision, base: Revision) -> bool:
+    """Say whether an administrator has accepted a commit as the one to follow ``base``."""
     row = await database.fetch_one(
-        "SELECT accepted_at FROM registry_holds WHERE revision = %(revision)s", revision=revision
+        "SELECT base, accepted_at FROM registry_holds WHERE revision = %(revision)s",
+        revision=revision,
     )
-    return row is not None and row["accepted_at"] is not None
+    return row is not None and row["accepted_at"] is not None and row["base"] == base
 
 
-async def hold(connection: Connection, revision: Revision, reason: str) -> None:
-    """Note that a commit waits; others that wait and were not accepted wait no more."""
+async def hold(connection: Connection, revision: Revision, base: Revision, reason: str) -> None:
+    """Note that a commit waits; others that wait and were not accepted wait no more.
+
+    Parameters
+    ----------
+    base : Revision
+        The commit that is published meanwhile.
+    """
     await execute(
         connection,
         "DELETE FROM registry_holds WHERE accepted_at IS NULL AND revision <> %(revision)s",
@@ -92,17 +102,22 @@ async def hold(connection: Connection, revision: Revision, reason: str) -> None:
     await execute(
         connection,
         """
-        INSERT INTO registry_holds (revision, reason) VALUES (%(revision)s, %(reason)s)
-        ON CONFLICT (revision) DO UPDATE SET reason = excluded.reason
+        INSERT INTO registry_holds AS h (revision, base, reason)
+        VALUES (%(revision)s, %(base)s, %(reason)s)
+        ON CONFLICT (revision) DO UPDATE
+        SET reason = excluded.reason, base = excluded.base,
+            accepted_at = CASE WHEN h.base = excluded.base THEN h.accepted_at END,
+            accepted_by = CASE WHEN h.base = excluded.base THEN h.accepted_by END
         """,
         revision=revision,
+        base=base,
         reason=reason,
     )
 
 
 async def release_holds(connection: Connection) -> None:
-    """Forget what waited: another commit is published."""
-    await execute(connection, "DELETE FROM registry_holds WHERE accepted_at IS NULL")
+    """Forget what waited and what was accepted: the branch's head is published."""
+    await execute(connection, "DELETE FROM registry_holds")
 
 
 async def waiting_hold(database: Database) -> Hold | None:
@@ -113,38 +128,40 @@ async def waiting_hold(database: Database) -> Hold | None:
     return None if row is None else Hold(Revision(row["revision"]), row["reason"], row["held_at"])
 
 
-async def accept(database: Database, commit: str | None, *, accepted_by: str) -> Revision:
+async def accept(database: Database, commit: str, *, accepted_by: str) -> Revision:
     """Accept the commit that waits; the next sync publishes it.
 
     Parameters
     ----------
-    commit : str or None
-        At least 7 digits of the commit that is meant, so that no other one is accepted by mistake;
-        ``None``: the one that waits.
+    commit : str
+        At least 7 digits of the commit that is meant, so that no other one is accepted by mistake.
 
     Raises
     ------
     RevisionNotFound
-        No such commit waits.
+        No such commit waits, or several begin like that.
     """
-    async with database.transaction() as connection:
-        row = await fetch_one(
-            connection,
-            """
-            UPDATE registry_holds
-            SET accepted_at = clock_timestamp(), accepted_by = %(by)s
-            WHERE accepted_at IS NULL
-              AND (%(commit)s::text IS NULL
-                   OR (length(%(commit)s) >= 7 AND starts_with(revision, %(commit)s)))
-            RETURNING revision
-            """,
-            commit=commit.strip().lower() if commit else None,
-            by=accepted_by,
-        )
+    wanted = commit.strip().lower()
+    row = None
+    if _COMMIT.fullmatch(wanted):
+        async with database.transaction() as connection:
+            row = await fetch_one(
+                connection,
+                """
+                UPDATE registry_holds
+                SET accepted_at = coalesce(accepted_at, clock_timestamp()),
+                    accepted_by = coalesce(accepted_by, %(by)s)
+                WHERE starts_with(revision, %(commit)s)
+                  AND 1 = (SELECT count(*) FROM registry_holds
+                           WHERE starts_with(revision, %(commit)s))
+                RETURNING revision
+                """,
+                commit=wanted,
+                by=accepted_by,
+            )
     if row is None:
         raise RevisionNotFound(
-            f"No commit {commit} is waiting to be accepted."
-            if commit
-            else "No commit is waiting to be accepted."
+            f"No commit {commit!r} is waiting to be accepted; `dissmodel-platform registry status` "
+            f"names the one that waits, if one does."
         )
     return Revision(row["revision"])

@@ -84,7 +84,8 @@ class SyncRun:
         if self.outcome == "held":
             return (
                 f"Commit {self.new_commit} waits to be accepted, {self.old_commit} goes on being "
-                f"served: {self.hold} Accept it with `dissmodel-platform registry accept`."
+                f"served: {self.hold} Accept it with `dissmodel-platform registry accept "
+                f"{self.new_commit}`."
             )
         if self.outcome == "unchanged":
             return f"Nothing new; commit {self.old_commit} is served."

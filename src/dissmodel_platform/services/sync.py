@@ -17,6 +17,7 @@ from dissmodel_platform.errors import (
     DatabaseError,
     GitError,
     RegistryError,
+    RevisionNotFound,
     SettingsError,
     SyncTimeout,
 )
@@ -160,6 +161,28 @@ async def ask_for_sync(
     if run.error is not None:
         raise RegistryError(run.message)
     return run
+
+
+def check_accepted(run: SyncRun, revision: Revision) -> None:
+    """Refuse to let an accepted commit pass for published where the branch has moved on.
+
+    Parameters
+    ----------
+    run : SyncRun
+        The run that followed the acceptance.
+    revision : Revision
+        The commit that was accepted.
+
+    Raises
+    ------
+    RevisionNotFound
+        The run found another commit at the branch's head.
+    """
+    if run.error is None and run.new_commit != revision:
+        raise RevisionNotFound(
+            f"Commit {revision} is no longer the head of the branch, so accepting it published "
+            f"nothing. {run.message}"
+        )
 
 
 def open_sync(database: Database, queue: App, mirror: Mirror, settings: Settings) -> RegistrySync:
@@ -318,6 +341,7 @@ class RegistrySync:
         """Publish what the mirror holds, unless that is published."""
         if published is not None and published.revision == state.revision:
             async with self._database.transaction() as connection:
+                await release_holds(connection)
                 run = replace(run, problems=await count_problems(connection))
                 await finish_run(connection, run)
             return run
@@ -331,8 +355,8 @@ class RegistrySync:
             await asyncio.to_thread(self._mirror.verify, state.revision, self._signatures)
         change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
         reason = await self._reason_to_hold(change, published)
-        if reason is not None:
-            return await self._hold(run, state.revision, reason)
+        if published is not None and reason is not None:
+            return await self._hold(run, state.revision, published.revision, reason)
         await asyncio.to_thread(self._mirror.keep, state.revision)
         catalog = await self._changed_catalog(change)
         diff = Diff()
@@ -363,7 +387,9 @@ class RegistrySync:
         self, change: SnapshotChange, published: Publication | None
     ) -> str | None:
         """Say why a commit has to wait; looks at the whole registry only where it may matter."""
-        if published is None or await is_accepted(self._database, change.revision):
+        if published is None or await is_accepted(
+            self._database, change.revision, published.revision
+        ):
             return None
         relation = None
         if self._on_rewrite == "hold":
@@ -379,11 +405,10 @@ class RegistrySync:
             return Relation.REWRITE
         return self._mirror.relation(old, new)
 
-    async def _hold(self, run: SyncRun, revision: Revision, reason: str) -> SyncRun:
-        """Keep serving the published commit; the mirror keeps the one that waits."""
-        await asyncio.to_thread(self._mirror.keep, revision)
+    async def _hold(self, run: SyncRun, revision: Revision, base: Revision, reason: str) -> SyncRun:
+        """Keep serving the published commit; the other one waits for as long as it is the head."""
         async with self._database.transaction() as connection:
-            await hold(connection, revision, reason)
+            await hold(connection, revision, base, reason)
             run = replace(
                 run, outcome="held", hold=reason, problems=await count_problems(connection)
             )

@@ -353,6 +353,13 @@ async def test_a_held_commit_is_told_and_published_once_it_is_accepted(
     assert "dissmodel_registry_held 1.0" in (await client.get("/metrics")).text
     wrong = await client.post("/admin/registry/accept", json={"commit": "0" * 40})
     assert wrong.status_code == 404
+    assert (await client.post("/admin/registry/accept", json={})).status_code == 422
+    other = registry.commit({"m1.toml": registry.model("m1")})
+    moved = await client.post("/admin/registry/accept", json={"commit": held})
+    assert moved.status_code == 404
+    assert "no longer the head" in moved.json()["detail"]
+    assert other in moved.json()["detail"]
+    registry.reset(held)
     accepted = (await client.post("/admin/registry/accept", json={"commit": held})).json()
     assert accepted["accepted_commit"] == held
     assert accepted["sync"]["removed"] == names[1:]

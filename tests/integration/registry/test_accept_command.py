@@ -30,7 +30,9 @@ async def held(database: Database, registry: Registry, make_mirror: MakeMirror) 
     return commit
 
 
-def accept(tmp_path: Path, url: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def accept(
+    tmp_path: Path, url: str, commit: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PLATFORM_HOME": str(tmp_path / "home"),
@@ -39,7 +41,7 @@ def accept(tmp_path: Path, url: str, **settings: str) -> subprocess.CompletedPro
         **settings,
     }
     return subprocess.run(
-        [sys.executable, "-m", "dissmodel_platform", "registry", "accept"],
+        [sys.executable, "-m", "dissmodel_platform", "registry", "accept", commit],
         env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -57,7 +59,7 @@ async def test_where_no_sync_could_follow_nothing_is_accepted(
             "SIGN",
         ),
     ):
-        done = accept(tmp_path, database_url, **settings)
+        done = accept(tmp_path, database_url, held, **settings)
         assert done.returncode == 2
         assert named in done.stderr
         waiting = await waiting_hold(database)
@@ -68,7 +70,7 @@ async def test_where_no_sync_could_follow_nothing_is_accepted(
 async def test_what_is_accepted_is_published(
     tmp_path: Path, database_url: str, database: Database, registry: Registry, held: str
 ) -> None:
-    done = accept(tmp_path, database_url, CONFIGS_REPO=registry.directory.as_uri())
+    done = accept(tmp_path, database_url, held, CONFIGS_REPO=registry.directory.as_uri())
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0)
     publication = await latest_publication(database)
     assert publication is not None

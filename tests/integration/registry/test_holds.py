@@ -10,7 +10,9 @@ from dissmodel_platform.errors import RevisionNotFound
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.registry.holds import OnRewrite, accept, waiting_hold
 from dissmodel_platform.registry.index import latest_publication, model_names
-from dissmodel_platform.services.sync import RegistrySync
+from dissmodel_platform.registry.published_refs import published_revisions
+from dissmodel_platform.services.sync import RegistrySync, check_accepted
+from dissmodel_platform.types import Revision
 from tests.integration.registry.conftest import MakeMirror, Registry
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +50,7 @@ async def test_withdrawing_many_models_at_once_waits_until_it_is_accepted(
     second = registry.commit(files(registry, TEN[:5]))
     run = await sync.run("test")
     assert (run.outcome, run.old_commit, run.new_commit) == ("held", first, second)
-    assert "registry accept" in run.message
+    assert f"registry accept {second}`" in run.message
     assert await served(database) == TEN
     assert (await sync.run("test")).outcome == "held", "it is not published by trying again"
 
@@ -130,3 +132,87 @@ async def test_a_rewritten_history_is_what_the_operator_says(
     assert (await sync.run("test")).outcome == outcome
     registry.reset(first)
     assert (await sync.run("test")).outcome == outcome
+
+
+async def test_an_acceptance_is_of_one_step_and_not_for_ever(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror, "hold")
+    registry.commit(files(registry, TEN))
+    await sync.run("test")
+    few = registry.commit(files(registry, TEN[:1]))
+    assert (await sync.run("test")).outcome == "held"
+    await accept(database, few, accepted_by="somebody")
+    assert (await sync.run("test")).outcome == "published"
+    registry.commit(files(registry, TEN))
+    assert (await sync.run("test")).outcome == "published"
+    registry.reset(few)
+    run = await sync.run("test")
+    assert run.outcome == "held"
+    assert await served(database) == TEN
+    assert await accept(database, few, accepted_by="somebody") == few
+    assert (await sync.run("test")).outcome == "published"
+
+
+async def test_an_acceptance_survives_another_commit_that_waits(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    registry.commit(files(registry, TEN))
+    await sync.run("test")
+    accepted = registry.commit(files(registry, TEN[:1]))
+    await sync.run("test")
+    await accept(database, accepted, accepted_by="somebody")
+    other = registry.commit(files(registry, TEN[:2]))
+    run = await sync.run("test")
+    assert (run.outcome, run.new_commit) == ("held", other)
+    with pytest.raises(RevisionNotFound, match="no longer the head"):
+        check_accepted(run, Revision(accepted))
+    registry.reset(accepted)
+    assert (await sync.run("test")).outcome == "published", "nothing was published meanwhile"
+    assert await database.fetch_all("SELECT * FROM registry_holds") == []
+
+
+async def test_a_hold_ends_when_the_branch_returns_to_what_is_published(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    first = registry.commit(files(registry, TEN))
+    await sync.run("test")
+    held = registry.commit(files(registry, TEN[:1]))
+    await sync.run("test")
+    assert await waiting_hold(database) is not None
+    registry.reset(first)
+    assert (await sync.run("test")).outcome == "unchanged"
+    assert await waiting_hold(database) is None
+    with pytest.raises(RevisionNotFound, match="waiting"):
+        await accept(database, held, accepted_by="somebody")
+
+
+async def test_a_commit_that_is_only_held_is_not_kept_as_a_published_one(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror)
+    first = registry.commit(files(registry, TEN))
+    await sync.run("test")
+    registry.commit(files(registry, TEN[:1]))
+    assert (await sync.run("test")).outcome == "held"
+    assert published_revisions(make_mirror().directory) == {first}
+
+
+@pytest.mark.parametrize("commit", ["", "abc", "\0aaaaaaa", "%" * 10, "HEAD"])
+async def test_what_names_no_commit_accepts_none(database: Database, commit: str) -> None:
+    with pytest.raises(RevisionNotFound):
+        await accept(database, commit, accepted_by="somebody")
+
+
+async def test_digits_that_several_commits_begin_with_accept_none(database: Database) -> None:
+    for end in "12":
+        await database.execute(
+            "INSERT INTO registry_holds (revision, base, reason)"
+            " VALUES (%(revision)s, '', 'a reason')",
+            revision="abcdef01" + end * 32,
+        )
+    with pytest.raises(RevisionNotFound):
+        await accept(database, "abcdef01", accepted_by="somebody")
+    assert await accept(database, "abcdef012", accepted_by="somebody") == "abcdef01" + "2" * 32

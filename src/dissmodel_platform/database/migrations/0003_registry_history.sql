@@ -11,3 +11,7 @@ SELECT setval(pg_get_serial_sequence('sync_runs', 'number'),
 CREATE UNIQUE INDEX sync_runs_number ON sync_runs (number);
 CREATE INDEX sync_runs_unfinished ON sync_runs (id) WHERE finished_at IS NULL;
 CREATE INDEX sync_requests_run ON sync_requests (run_id);
+
+-- An acceptance is of one step: from the commit that was published then to the one that waits.
+DELETE FROM registry_holds;  -- the next sync holds again what has to wait
+ALTER TABLE registry_holds ADD COLUMN base text NOT NULL;
