@@ -348,7 +348,8 @@ def test_a_broken_file_is_a_problem_with_its_place_and_hides_nothing(
     mended = {"models/edited.toml": SIMPLE_MODEL.format("mended"), "models/never_good.toml": None}
     commit(platform.registry, mended)
     assert http.post("/admin/sync").json()["changed"] == ["edited"]
-    assert http.get("/registry/problems").json() == {"problems": [], "total": 0, "next": None}
+    problems = http.get("/registry/problems").json()
+    assert (problems["problems"], problems["total"], problems["next"]) == ([], 0, None)
     assert http.get("/models/edited").json()["stale"] is False
 
 

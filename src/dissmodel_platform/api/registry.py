@@ -37,14 +37,15 @@ async def registry_problems(
 ) -> RegistryProblems:
     """Return one page: path, line, column, code and a sentence for each problem.
 
-    They are of the served commit; ``total`` counts all of them.
+    They are of the served commit, which the page names; ``total`` counts all of them.
     """
-    rows = await index.list_problems(parts.database, limit=limit + 1, after=cursor)
-    page = rows[:limit]
+    found = await index.list_problems(parts.database, limit=limit + 1, after=cursor)
+    page = found.problems[:limit]
     return RegistryProblems(
+        commit=found.revision,
         problems=[RegistryProblem(**row) for row in page],
-        total=await index.count_all_problems(parts.database),
-        next=str(page[-1]["id"]) if len(rows) > limit else None,
+        total=found.total,
+        next=str(page[-1]["id"]) if len(found.problems) > limit else None,
     )
 
 
@@ -103,8 +104,8 @@ async def accept(
 
 
 async def _result(parts: Context, run: sync_runs.SyncRun) -> SyncResult:
-    rows = await index.list_problems(parts.database, limit=MOST_PROBLEMS)
-    problems = [RegistryProblem(**row) for row in rows]
+    found = await index.list_problems(parts.database, limit=MOST_PROBLEMS)
+    problems = [RegistryProblem(**row) for row in found.problems]
     return SyncResult(**sync_answer(run).model_dump(), problems=problems)
 
 

@@ -252,8 +252,9 @@ class ModelHistory(BaseModel):
 
 
 class RegistryProblems(BaseModel):
-    """One page of what is wrong with the registry's files."""
+    """One page of what is wrong with the registry's files, at the commit that is served."""
 
+    commit: str | None = None
     problems: list[RegistryProblem]
     total: int
     next: str | None

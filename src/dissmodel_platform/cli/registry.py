@@ -185,7 +185,7 @@ async def _status(settings: Settings) -> _Status:
         names = await model_names(database, publication)
         held = await waiting_hold(database)
         waiting = {"commit": held.revision, "reason": held.reason} if held else None
-        problems = await list_problems(database)
+        problems = (await list_problems(database)).problems
         for problem in problems:
             del problem["id"]
         return _Status(publication.revision, len(names), problems, last, waiting)

@@ -29,10 +29,11 @@ _ENVIRONMENT_JOIN = """
     ) AS e ON true
 """
 
-# SQL: whether a model's file has been broken since the version that is served.
+# SQL: whether a model's file was broken at a publication, so that an older version is served.
 _STALE = """
-        EXISTS (SELECT FROM registry_problems AS p
-                WHERE p.path = 'models/' || v.model_name || '.toml' AND p.severity = 'error')
+        EXISTS (SELECT FROM broken_models AS b
+                WHERE b.model_name = v.model_name AND b.from_seq <= %(seq)s
+                  AND (b.until_seq IS NULL OR b.until_seq > %(seq)s))
 """
 
 
@@ -48,11 +49,14 @@ class Publication:
         The commit.
     published_at : datetime
         When, by the database's clock.
+    catalog_oid : str or None
+        Git blob of its ``catalog.yaml``, whether that could be published or not.
     """
 
     seq: int
     revision: Revision
     published_at: datetime
+    catalog_oid: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,25 @@ class PublishedModel(ListedModel):
     document: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class PublishedProblems:
+    """What is wrong with the files of the commit that is served.
+
+    Attributes
+    ----------
+    revision : Revision or None
+        The commit; ``None``: none has been published yet.
+    total : int
+        How many problems there are.
+    problems : list of dict
+        Those that were asked for, each with its ``id``.
+    """
+
+    revision: Revision | None
+    total: int
+    problems: list[dict[str, Any]]
+
+
 async def latest_publication(database: Database) -> Publication | None:
     """Return what is served now, or ``None`` before the first publication."""
     row = await database.fetch_one("SELECT * FROM registry_publications ORDER BY seq DESC LIMIT 1")
@@ -86,12 +109,6 @@ async def published_revisions(database: Database) -> list[Revision]:
     """Return every commit that was ever published."""
     rows = await database.fetch_all("SELECT DISTINCT revision FROM registry_publications")
     return [Revision(row["revision"]) for row in rows]
-
-
-async def published_catalog_oid(database: Database) -> str | None:
-    """Return the git blob of the catalogue that is served."""
-    row = await database.fetch_one("SELECT blob_oid FROM catalogs ORDER BY from_seq DESC LIMIT 1")
-    return None if row is None else row["blob_oid"]
 
 
 async def get_catalog(database: Database, publication: Publication) -> dict[str, Any]:
@@ -252,7 +269,7 @@ async def models_changed_by(database: Database, publication: int) -> list[Publis
     """Return the models whose version began with a publication and still stands."""
     rows = await database.fetch_all(
         f"""
-        SELECT v.*, p.seq, p.revision, p.published_at, {_ENVIRONMENT_COLUMNS}, false AS stale
+        SELECT v.*, p.*, {_ENVIRONMENT_COLUMNS}, false AS stale
         FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
         JOIN registry_publications AS p ON p.seq = h.from_seq
         {_ENVIRONMENT_JOIN}
@@ -266,8 +283,8 @@ async def models_changed_by(database: Database, publication: int) -> list[Publis
 
 async def list_problems(
     database: Database, *, limit: int | None = None, after: int = 0
-) -> list[dict[str, Any]]:
-    """Return what is wrong with the files of the published commit.
+) -> PublishedProblems:
+    """Return what is wrong with the files of the commit that is served.
 
     Parameters
     ----------
@@ -276,23 +293,29 @@ async def list_problems(
     after : int
         ``id`` of a problem; only later ones are returned.
     """
-    return await database.fetch_all(
-        'SELECT id, path, line, "column", severity, code, message FROM registry_problems'
-        " WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+    rows = await database.fetch_all(
+        """
+        SELECT r.revision, t.total,
+               p.id, p.path, p.line, p."column", p.severity, p.code, p.message
+        FROM (SELECT revision FROM registry_publications ORDER BY seq DESC LIMIT 1) AS r
+        CROSS JOIN (SELECT count(*) AS total FROM registry_problems) AS t
+        LEFT JOIN (SELECT * FROM registry_problems WHERE id > %(after)s
+                   ORDER BY id LIMIT %(limit)s) AS p ON true
+        ORDER BY p.id
+        """,
         after=after,
         limit=limit,
     )
-
-
-async def count_all_problems(database: Database) -> int:
-    """Count what is wrong with the files of the published commit."""
-    row = await database.fetch_one("SELECT count(*) AS n FROM registry_problems")
-    assert row is not None
-    return int(row["n"])
+    revisions = [Revision(row.pop("revision")) for row in rows]
+    totals = [int(row.pop("total")) for row in rows]
+    problems = [row for row in rows if row["id"] is not None]
+    return PublishedProblems(revisions[0] if rows else None, totals[0] if rows else 0, problems)
 
 
 def _publication(row: DictRow) -> Publication:
-    return Publication(row["seq"], Revision(row["revision"]), row["published_at"])
+    return Publication(
+        row["seq"], Revision(row["revision"]), row["published_at"], row["catalog_oid"]
+    )
 
 
 def _model(row: DictRow, publication: Publication) -> PublishedModel:

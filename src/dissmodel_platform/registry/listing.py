@@ -41,12 +41,15 @@ class Listing:
         What is wrong, for the whole commit.
     catalog : TreeEntry or None
         ``catalog.yaml``, where it is an ordinary file.
+    catalog_refused : bool
+        Whether ``catalog.yaml`` is there and must not be read.
     """
 
     models: dict[str, TreeEntry]
     refused: frozenset[str]
     problems: tuple[SpecProblem, ...]
     catalog: TreeEntry | None
+    catalog_refused: bool
 
 
 def read_listing(entries: Iterable[TreeEntry]) -> Listing:
@@ -59,6 +62,7 @@ def read_listing(entries: Iterable[TreeEntry]) -> Listing:
     refused: set[str] = set()
     problems: list[SpecProblem] = []
     catalog: TreeEntry | None = None
+    catalog_refused = False
     entries = list(entries)
     clashing = _clashing_paths(entries)
     for entry in entries:
@@ -69,8 +73,9 @@ def read_listing(entries: Iterable[TreeEntry]) -> Listing:
         stem = model_stem(entry.path)
         if stem is None or entry.mode == TREE_MODE:
             problem = _other_problem(entry)
-            if entry.path == CATALOG and problem is None:
-                catalog = entry
+            if entry.path == CATALOG:
+                catalog_refused = problem is not None
+                catalog = None if catalog_refused else entry
         else:
             refused.add(stem)
             problem = _model_problem(entry, stem, entry.path in clashing)
@@ -79,7 +84,7 @@ def read_listing(entries: Iterable[TreeEntry]) -> Listing:
     if not any(entry.path.startswith(MODELS) for entry in entries):
         message = "The repository has no models/ directory, so it publishes no model."
         problems.append(SpecProblem(MODELS.decode(), "no-models-directory", message))
-    return Listing(models, frozenset(refused), _bounded(problems), catalog)
+    return Listing(models, frozenset(refused), _bounded(problems), catalog, catalog_refused)
 
 
 def _bounded(problems: list[SpecProblem]) -> tuple[SpecProblem, ...]:

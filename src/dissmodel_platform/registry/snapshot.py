@@ -70,7 +70,9 @@ class SnapshotChange:
     problems : tuple of SpecProblem
         Of the whole commit's listing, unchanged files included; not yet of the files' contents.
     catalog : RegistryFile or None
-        ``catalog.yaml``.
+        ``catalog.yaml``, where it may be read.
+    catalog_refused : bool
+        Whether ``catalog.yaml`` is there and must not be read.
     """
 
     revision: Revision
@@ -81,6 +83,7 @@ class SnapshotChange:
     present: frozenset[str]
     problems: tuple[SpecProblem, ...]
     catalog: RegistryFile | None
+    catalog_refused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def read_snapshot(
         present=present,
         problems=listing.problems,
         catalog=None if listing.catalog is None else _file(listing.catalog),
+        catalog_refused=listing.catalog_refused,
     )
 
 

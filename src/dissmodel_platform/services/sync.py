@@ -37,7 +37,6 @@ from dissmodel_platform.registry.index import (
     Publication,
     latest_publication,
     model_names,
-    published_catalog_oid,
     published_revisions,
 )
 from dissmodel_platform.registry.mirror import Mirror, MirrorState
@@ -48,6 +47,7 @@ from dissmodel_platform.registry.publishing import (
     count_problems,
     publish_catalog,
     publish_models,
+    restore_broken,
     withdraw_absent,
 )
 from dissmodel_platform.registry.signatures import SignaturePolicy
@@ -358,7 +358,7 @@ class RegistrySync:
         if published is not None and reason is not None:
             return await self._hold(run, state.revision, published.revision, reason)
         await asyncio.to_thread(self._mirror.keep, state.revision)
-        catalog = await self._changed_catalog(change)
+        catalog = await self._changed_catalog(change, published)
         diff = Diff()
         async with self._database.transaction() as connection:
             publication = await begin_publication(
@@ -368,8 +368,9 @@ class RegistrySync:
                 reads_catalog=change.catalog is None or catalog is not None,
             )
             await self._publish_models(connection, publication, change, diff)
-            await publish_catalog(connection, publication, change.catalog, catalog)
+            await publish_catalog(connection, publication, change, catalog)
             await withdraw_absent(connection, publication, change, diff)
+            await restore_broken(connection, publication, change, diff)
             await release_holds(connection)
             if diff.added or diff.changed:
                 await enqueue_builds(self._queue, connection, publication)
@@ -416,10 +417,12 @@ class RegistrySync:
         log.warning("%s", run.message)
         return run
 
-    async def _changed_catalog(self, change: SnapshotChange) -> bytes | None:
-        """Read the catalogue, unless it is the published one or too large to be read."""
+    async def _changed_catalog(
+        self, change: SnapshotChange, published: Publication | None
+    ) -> bytes | None:
+        """Read the catalogue, unless the published commit has the same; too large is no content."""
         file = change.catalog
-        if file is None or file.oid == await published_catalog_oid(self._database):
+        if file is None or (published is not None and file.oid == published.catalog_oid):
             return None
         blobs = await asyncio.to_thread(
             lambda: list(self._mirror.read_blobs([file.oid], max_bytes=MAX_CATALOG_BYTES + 1))

@@ -76,7 +76,7 @@ class Trial:
                 connection, change, after=None, reads_catalog=True
             )
             await publish_models(connection, publication, readings, Diff())
-            await publish_catalog(connection, publication, change.catalog, catalog)
+            await publish_catalog(connection, publication, change, catalog)
 
     async def prepare(self, spec: ModelSpec) -> Prepared:
         """Resolve and build a model's package.

@@ -30,7 +30,7 @@ def test_before_the_first_sync_it_is_healthy_and_not_ready(
         assert answer.json()["ready"] is False
         assert answer.json()["reasons"] == ["No commit of the registry has been published yet."]
         assert client.get("/models").json() == {"models": [], "commit": None, "next": None}
-        empty = {"problems": [], "total": 0, "next": None}
+        empty = {"commit": None, "problems": [], "total": 0, "next": None}
         assert client.get("/registry/problems").json() == empty
         assert client.get("/jobs").json() == {"experiments": [], "total": 0, "next": None}
         assert client.get("/metrics").status_code == 200

@@ -17,6 +17,7 @@ from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
 from dissmodel_platform.registry.index import (
     find_publication,
+    get_catalog,
     get_model,
     latest_publication,
     list_models,
@@ -24,6 +25,7 @@ from dissmodel_platform.registry.index import (
     model_history,
     model_names,
 )
+from dissmodel_platform.registry.listing import MAX_PROBLEMS
 from dissmodel_platform.registry.mirror import Mirror
 from dissmodel_platform.registry.publishing import begin_publication
 from dissmodel_platform.registry.snapshot import read_snapshot
@@ -41,9 +43,16 @@ from dissmodel_platform.registry.sync_runs import (
 )
 from dissmodel_platform.services.sync import RegistrySync, ask_for_sync
 from dissmodel_platform.types import Revision
-from tests.integration.registry.conftest import MakeMirror, Registry
+from tests.integration.registry.conftest import Entry, MakeMirror, Registry
 
 pytestmark = pytest.mark.anyio
+
+CATALOG = """\
+sources:
+  grid:
+    driver: shapefile
+    args: {urlpath: "s3://dissmodel-inputs/inputs/examples/grid.zip"}
+"""
 
 
 @pytest.fixture
@@ -68,6 +77,16 @@ async def watching(sync: RegistrySync) -> AsyncIterator[asyncio.Event]:
 
 def files(registry: Registry, **values: int) -> dict[str, str]:
     return {f"{name}.toml": registry.model(name, value) for name, value in values.items()}
+
+
+def catalog_file(registry: Registry, content: str) -> list[Entry]:
+    return [(registry.FILE, b"catalog.yaml", content.encode())]
+
+
+async def served_sources(database: Database) -> dict[str, object]:
+    publication = await latest_publication(database)
+    assert publication is not None
+    return await get_catalog(database, publication)
 
 
 async def served(database: Database) -> dict[str, int]:
@@ -134,7 +153,7 @@ async def test_a_broken_edit_keeps_the_last_good_version_and_hides_no_other(
     assert publication is not None
     assert (await get_model(database, publication, "broken")).stale
     assert not (await get_model(database, publication, "good")).stale
-    (problem,) = await list_problems(database)
+    (problem,) = (await list_problems(database)).problems
     assert (problem["path"], problem["line"]) == ("models/broken.toml", 1)
 
     registry.commit({**files(registry, good=3), "broken.toml": "[model\n"})
@@ -200,6 +219,128 @@ async def test_a_listing_reads_no_spec(
         "ALTER TABLE model_versions DROP COLUMN document, DROP COLUMN source_text"
     )
     assert [m.name for m in await list_models(database, publication, limit=10)] == ["a"]
+
+
+async def test_a_commit_stands_for_the_same_versions_at_each_of_its_publications(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    broken = {"edited.toml": "[model\n", "gone.toml": "", "never.toml": "[model\n"}
+    registry.commit(files(registry, edited=1, gone=1))
+    await sync.run("test")
+    first = registry.commit({**broken, **files(registry, other=1)})
+    await sync.run("test")
+    assert await served(database) == {"edited": 1, "gone": 1, "other": 1}
+    second = registry.commit(files(registry, edited=2, never=2, other=1))
+    await sync.run("test")
+    third = registry.commit({**files(registry, other=1), "edited.toml": "[model\n"})
+    await sync.run("test")
+    assert await served(database) == {"edited": 2, "other": 1}
+    for _ in range(2):
+        registry.reset(first)
+        run = await sync.run("test")
+        assert (run.added, run.changed) == (["gone"], ["edited"])
+        assert run.changed_keys == {"edited": ["model.parameters.value"]}
+        assert await served(database) == {"edited": 1, "gone": 1, "other": 1}
+        registry.reset(second)
+        await sync.run("test")
+        assert await served(database) == {"edited": 2, "never": 2, "other": 1}
+        registry.reset(third)
+        await sync.run("test")
+        assert await served(database) == {"edited": 2, "other": 1}
+    registry.reset(second)
+    await sync.run("test")
+    registry.reset(first)
+    assert (await sync.run("test")).removed == ["never"], "it was not served with that commit"
+
+
+async def test_stale_is_said_of_the_commit_that_is_asked_for(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    first = registry.commit(files(registry, a=1))
+    await sync.run("test")
+    broken = registry.commit({"a.toml": "[model\n"})
+    await sync.run("test")
+    mended = registry.commit(files(registry, a=2))
+    await sync.run("test")
+
+    async def is_stale(commit: str) -> bool:
+        publication = await find_publication(database, commit)
+        (listed,) = await list_models(database, publication, limit=5)
+        assert (await get_model(database, publication, "a")).stale is listed.stale
+        return listed.stale
+
+    for commit in (mended, broken, mended):
+        registry.reset(commit)
+        await sync.run("test")
+        assert [await is_stale(c) for c in (first, broken, mended)] == [False, True, False]
+        found = await list_problems(database)
+        assert (found.revision, len(found.problems)) == (commit, int(commit == broken))
+
+
+async def test_every_refused_file_leaves_its_model_stale_however_many_they_are(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    names = [f"m{number:04}" for number in range(MAX_PROBLEMS + 100)]
+    registry.commit({f"{name}.toml": registry.model(name) for name in names})
+    await sync.run("test")
+    registry.commit({f"{name}.toml": "" for name in names})
+    assert (await sync.run("test")).problems == MAX_PROBLEMS + 1
+    publication = await latest_publication(database)
+    assert publication is not None
+    models = await list_models(database, publication, limit=2 * len(names))
+    assert len(models) == len(names)
+    assert all(model.stale for model in models)
+
+
+async def test_a_catalogue_that_is_mended_by_going_back_has_no_problem_any_more(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    for content, problems in ((CATALOG, 0), ("sources: [", 1), ("sources: [", 1), (CATALOG, 0)):
+        number = len(await list_runs(database, limit=9, before=None))
+        registry.commit(files(registry, a=number), others=catalog_file(registry, content))
+        assert (await sync.run("test")).problems == problems
+        assert list(await served_sources(database)) == ["grid"]
+
+
+async def test_a_catalogue_that_must_not_be_read_keeps_the_last_good_one(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1), others=catalog_file(registry, CATALOG))
+    await sync.run("test")
+    directory = registry.tree([(registry.FILE, b"a", b"a file")])
+    for entry, code in (
+        ((registry.LINK, b"catalog.yaml", b"/etc/passwd"), "symbolic-link"),
+        ((registry.TREE, b"catalog.yaml", directory), "not-a-file"),
+    ):
+        registry.commit(files(registry, a=1), others=[entry])
+        await sync.run("test")
+        assert list(await served_sources(database)) == ["grid"]
+        assert [p["code"] for p in (await list_problems(database)).problems] == [code]
+    registry.commit(files(registry, a=1))
+    assert (await sync.run("test")).problems == 0
+    assert await served_sources(database) == {}, "one that is gone is withdrawn"
+
+
+@pytest.mark.parametrize("entry", ["broken", "refused"])
+async def test_a_commit_stands_for_the_same_catalogue_at_each_of_its_publications(
+    database: Database, registry: Registry, sync: RegistrySync, entry: str
+) -> None:
+    bad = catalog_file(registry, "sources: [")
+    if entry == "refused":
+        bad = [(registry.LINK, b"catalog.yaml", b"/etc/passwd")]
+    registry.commit(files(registry, a=1), others=catalog_file(registry, CATALOG))
+    await sync.run("test")
+    first = registry.commit(files(registry, a=1), others=bad)
+    await sync.run("test")
+    other = CATALOG.replace("grid:", "another:")
+    second = registry.commit(files(registry, a=1), others=catalog_file(registry, other))
+    for _ in range(2):
+        registry.reset(second)
+        await sync.run("test")
+        assert list(await served_sources(database)) == ["another"]
+        registry.reset(first)
+        await sync.run("test")
+        assert list(await served_sources(database)) == ["grid"]
 
 
 async def test_an_unknown_model_names_the_nearest(
@@ -572,4 +713,4 @@ async def test_an_empty_catalogue_is_no_large_one(
 ) -> None:
     registry.commit(files(registry, a=1), others=[(registry.FILE, b"catalog.yaml", b"")])
     await sync.run("test")
-    assert [p["code"] for p in await list_problems(database)] == ["no-sources"]
+    assert [p["code"] for p in (await list_problems(database)).problems] == ["no-sources"]

@@ -17,7 +17,7 @@ def many_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the registry have more problems than anybody reads."""
 
     async def found(_: object) -> registry._Status:
-        return registry._Status("c" * 40, 3, [PROBLEM] * 150, None)
+        return registry._Status("c" * 40, 3, [PROBLEM] * 150, None, None)
 
     monkeypatch.setattr(registry, "_status", found)
     monkeypatch.setattr(registry, "with_database", lambda settings: settings)

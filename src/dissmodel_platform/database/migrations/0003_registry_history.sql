@@ -15,3 +15,20 @@ CREATE INDEX sync_requests_run ON sync_requests (run_id);
 -- An acceptance is of one step: from the commit that was published then to the one that waits.
 DELETE FROM registry_holds;  -- the next sync holds again what has to wait
 ALTER TABLE registry_holds ADD COLUMN base text NOT NULL;
+
+-- Files of models that could not be published, from one publication until another. What is served
+-- of such a model meanwhile, if anything, is an older version.
+CREATE TABLE broken_models (
+    model_name    text NOT NULL,
+    from_seq      bigint NOT NULL REFERENCES registry_publications,
+    until_seq     bigint REFERENCES registry_publications,
+    PRIMARY KEY (model_name, from_seq)
+);
+CREATE UNIQUE INDEX broken_models_current ON broken_models (model_name) WHERE until_seq IS NULL;
+INSERT INTO broken_models (model_name, from_seq)
+SELECT DISTINCT substr(p.path, 8, length(p.path) - 12), l.seq
+FROM registry_problems AS p, (SELECT max(seq) AS seq FROM registry_publications) AS l
+WHERE p.severity = 'error' AND p.path LIKE 'models/%.toml' AND l.seq IS NOT NULL;
+
+-- The catalogue's file at each publication, whether it could be published or not.
+ALTER TABLE registry_publications ADD COLUMN catalog_oid text;
