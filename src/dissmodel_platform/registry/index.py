@@ -51,12 +51,15 @@ class Publication:
         When, by the database's clock.
     catalog_oid : str or None
         Git blob of its ``catalog.yaml``, whether that could be published or not.
+    reader : str
+        What read its files, see :func:`~dissmodel_platform.registry.reader.reader_version`.
     """
 
     seq: int
     revision: Revision
     published_at: datetime
     catalog_oid: str | None
+    reader: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +317,11 @@ async def list_problems(
 
 def _publication(row: DictRow) -> Publication:
     return Publication(
-        row["seq"], Revision(row["revision"]), row["published_at"], row["catalog_oid"]
+        row["seq"],
+        Revision(row["revision"]),
+        row["published_at"],
+        row["catalog_oid"],
+        row["reader"],
     )
 
 

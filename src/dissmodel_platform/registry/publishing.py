@@ -12,6 +12,7 @@ from psycopg.types.json import Json
 from dissmodel_platform.database.pool import Connection, execute, fetch_all, fetch_one
 from dissmodel_platform.registry.catalog import PATH, CatalogSource, parse_catalog
 from dissmodel_platform.registry.problems import SpecProblem
+from dissmodel_platform.registry.reader import reader_version
 from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
 from dissmodel_platform.registry.sync_runs import Overtaken
 
@@ -61,10 +62,11 @@ async def begin_publication(
         raise Overtaken("Another sync published a commit meanwhile; this one starts again.")
     row = await fetch_one(
         connection,
-        "INSERT INTO registry_publications (revision, catalog_oid)"
-        " VALUES (%(revision)s, %(catalog)s) RETURNING seq",
+        "INSERT INTO registry_publications (revision, catalog_oid, reader)"
+        " VALUES (%(revision)s, %(catalog)s, %(reader)s) RETURNING seq",
         revision=change.revision,
         catalog=change.catalog.oid if change.catalog else None,
+        reader=reader_version(),
     )
     assert row is not None
     publication = int(row["seq"])
@@ -236,8 +238,10 @@ async def _insert_catalog(
         """
         INSERT INTO catalogs (from_seq, blob_oid, sources)
         SELECT %(seq)s, %(oid)s, %(sources)s
-        WHERE %(oid)s::text IS DISTINCT FROM
-              (SELECT blob_oid FROM catalogs ORDER BY from_seq DESC LIMIT 1)
+        FROM (SELECT) AS one
+        LEFT JOIN LATERAL (SELECT * FROM catalogs ORDER BY from_seq DESC LIMIT 1) AS n ON true
+        WHERE n.blob_oid IS DISTINCT FROM %(oid)s::text
+           OR coalesce(n.sources::text, '{}') <> %(sources)s::text
         """,
         seq=publication,
         oid=blob_oid,
@@ -361,16 +365,17 @@ async def _forget_broken(connection: Connection, publication: int, change: Snaps
 
 
 async def _insert_versions(connection: Connection, readings: Sequence[ModelReading]) -> None:
+    """Insert what was read, unless the newest version that was read from the same bytes is it."""
     rows = [
-        (
-            reading.file.name,
-            reading.file.oid,
-            spec.class_name,
-            spec.package,
-            spec.description,
-            Json(spec.document),
-            spec.source_text,
-        )
+        {
+            "name": reading.file.name,
+            "oid": reading.file.oid,
+            "class": spec.class_name,
+            "package": spec.package,
+            "description": spec.description,
+            "document": Json(spec.document),
+            "source": spec.source_text,
+        }
         for reading in readings
         if (spec := reading.parsed.spec) is not None
     ]
@@ -379,8 +384,16 @@ async def _insert_versions(connection: Connection, readings: Sequence[ModelReadi
             """
             INSERT INTO model_versions
                 (model_name, blob_oid, class_name, package, description, document, source_text)
-            VALUES (%s, %s, %s, %s, %s, %s, %s)
-            ON CONFLICT (model_name, blob_oid) DO NOTHING
+            SELECT %(name)s, %(oid)s, %(class)s, %(package)s, %(description)s, %(document)s,
+                   %(source)s
+            WHERE NOT EXISTS (
+                SELECT FROM (SELECT * FROM model_versions
+                             WHERE model_name = %(name)s AND blob_oid = %(oid)s
+                             ORDER BY id DESC LIMIT 1) AS v
+                WHERE (v.class_name, v.package, v.description, v.source_text)
+                      IS NOT DISTINCT FROM
+                      (%(class)s::text, %(package)s::text, %(description)s::text, %(source)s::text)
+                  AND v.document::text = %(document)s::text)
             """,
             rows,
         )

@@ -50,6 +50,7 @@ from dissmodel_platform.registry.publishing import (
     restore_broken,
     withdraw_absent,
 )
+from dissmodel_platform.registry.reader import reader_version
 from dissmodel_platform.registry.signatures import SignaturePolicy
 from dissmodel_platform.registry.snapshot import SnapshotChange, read_models, read_snapshot
 from dissmodel_platform.registry.sync_runs import (
@@ -338,8 +339,9 @@ class RegistrySync:
     async def _take_over(
         self, run: SyncRun, state: MirrorState, published: Publication | None
     ) -> SyncRun:
-        """Publish what the mirror holds, unless that is published."""
-        if published is not None and published.revision == state.revision:
+        """Publish what the mirror holds, unless that is published as it would be read now."""
+        is_published = published is not None and published.revision == state.revision
+        if is_published and not _must_read_all(published):
             async with self._database.transaction() as connection:
                 await release_holds(connection)
                 run = replace(run, problems=await count_problems(connection))
@@ -350,7 +352,7 @@ class RegistrySync:
     async def _publish(
         self, run: SyncRun, state: MirrorState, published: Publication | None
     ) -> SyncRun:
-        base = published.revision if published else None
+        base = published.revision if published and not _must_read_all(published) else None
         if self._signatures is not None:
             await asyncio.to_thread(self._mirror.verify, state.revision, self._signatures)
         change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
@@ -388,9 +390,9 @@ class RegistrySync:
         self, change: SnapshotChange, published: Publication | None
     ) -> str | None:
         """Say why a commit has to wait; looks at the whole registry only where it may matter."""
-        if published is None or await is_accepted(
-            self._database, change.revision, published.revision
-        ):
+        if published is None or published.revision == change.revision:
+            return None
+        if await is_accepted(self._database, change.revision, published.revision):
             return None
         relation = None
         if self._on_rewrite == "hold":
@@ -422,7 +424,10 @@ class RegistrySync:
     ) -> bytes | None:
         """Read the catalogue, unless the published commit has the same; too large is no content."""
         file = change.catalog
-        if file is None or (published is not None and file.oid == published.catalog_oid):
+        if file is None:
+            return None
+        is_read = published is not None and published.catalog_oid == file.oid
+        if is_read and not _must_read_all(published):
             return None
         blobs = await asyncio.to_thread(
             lambda: list(self._mirror.read_blobs([file.oid], max_bytes=MAX_CATALOG_BYTES + 1))
@@ -437,6 +442,11 @@ class RegistrySync:
         readings = read_models(self._mirror, change)
         while batch := await asyncio.to_thread(lambda: list(islice(readings, _BATCH))):
             await publish_models(connection, publication, batch, diff)
+
+
+def _must_read_all(published: Publication | None) -> bool:
+    """Say whether files that have not changed may be read otherwise than they were."""
+    return published is None or published.reader != reader_version()
 
 
 def _with_state(run: SyncRun, state: MirrorState) -> SyncRun:

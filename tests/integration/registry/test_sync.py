@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from procrastinate import App
 from dissmodel_platform.database.pool import Database, execute
 from dissmodel_platform.errors import ModelNotFound, RegistryError, RevisionNotFound, SyncTimeout
 from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.registry.catalog import ParsedCatalog, parse_catalog
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
 from dissmodel_platform.registry.index import (
     find_publication,
@@ -27,8 +29,10 @@ from dissmodel_platform.registry.index import (
 )
 from dissmodel_platform.registry.listing import MAX_PROBLEMS
 from dissmodel_platform.registry.mirror import Mirror
+from dissmodel_platform.registry.problems import SpecProblem
 from dissmodel_platform.registry.publishing import begin_publication
 from dissmodel_platform.registry.snapshot import read_snapshot
+from dissmodel_platform.registry.spec import ParsedSpec, parse_spec
 from dissmodel_platform.registry.sync_runs import (
     SYNC_LOCK,
     Overtaken,
@@ -341,6 +345,71 @@ async def test_a_commit_stands_for_the_same_catalogue_at_each_of_its_publication
         registry.reset(first)
         await sync.run("test")
         assert list(await served_sources(database)) == ["grid"]
+
+
+def read_by_another(monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
+    for user in ("services.sync", "registry.publishing"):
+        monkeypatch.setattr(f"dissmodel_platform.{user}.reader_version", lambda: reader)
+
+
+async def test_a_mended_reader_reaches_files_that_have_not_changed(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, _: bytes) -> ParsedSpec:
+        return ParsedSpec(None, (SpecProblem(path, "bug", "A fault of the reader."),))
+
+    with monkeypatch.context() as patch:
+        read_by_another(patch, "an old one")
+        patch.setattr("dissmodel_platform.registry.snapshot.parse_spec", refuse)
+        tip = registry.commit(files(registry, a=1))
+        assert (await sync.run("test")).problems == 1
+    run = await sync.run("after the upgrade")
+    assert (run.outcome, run.added, run.problems) == ("published", ["a"], 0)
+    assert (run.old_commit, run.new_commit) == (tip, tip)
+    assert (await sync.run("test")).outcome == "unchanged", "once is enough"
+
+
+async def test_another_reader_that_reads_the_same_changes_nothing(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [f"m{number}" for number in range(8)]
+    others = catalog_file(registry, CATALOG)
+    registry.commit(files(registry, **dict.fromkeys(many, 1)), others=others)
+    await sync.run("test")
+    read_by_another(monkeypatch, "another")
+    run = await sync.run("test")
+    assert (run.outcome, run.added, run.changed, run.removed) == ("published", [], [], [])
+    jobs = await database.fetch_all("SELECT * FROM procrastinate_jobs")
+    assert len(jobs) == 1, "nothing is built anew"
+    assert len(await database.fetch_all("SELECT * FROM model_versions")) == len(many)
+    assert len(await database.fetch_all("SELECT * FROM catalogs")) == 1
+
+
+async def test_what_another_reader_reads_otherwise_is_a_change(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: str, text: bytes) -> ParsedSpec:
+        parsed = parse_spec(path, text)
+        assert parsed.spec is not None
+        document = {**parsed.spec.document, "read": "otherwise"}
+        return ParsedSpec(replace(parsed.spec, document=document), parsed.problems)
+
+    def read_catalog(content: bytes) -> ParsedCatalog:
+        parsed = parse_catalog(content)
+        assert parsed.sources is not None
+        return ParsedCatalog({"renamed": parsed.sources["grid"]}, ())
+
+    registry.commit(files(registry, a=1), others=catalog_file(registry, CATALOG))
+    await sync.run("test")
+    with monkeypatch.context() as patch:
+        read_by_another(patch, "another")
+        patch.setattr("dissmodel_platform.registry.snapshot.parse_spec", read)
+        patch.setattr("dissmodel_platform.registry.publishing.parse_catalog", read_catalog)
+        run = await sync.run("test")
+        assert (run.changed, run.changed_keys) == (["a"], {"a": ["read"]})
+        assert list(await served_sources(database)) == ["renamed"]
+    assert (await sync.run("test")).changed == ["a"], "and back"
+    assert list(await served_sources(database)) == ["grid"]
 
 
 async def test_an_unknown_model_names_the_nearest(

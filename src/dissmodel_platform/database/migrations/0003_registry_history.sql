@@ -32,3 +32,9 @@ WHERE p.severity = 'error' AND p.path LIKE 'models/%.toml' AND l.seq IS NOT NULL
 
 -- The catalogue's file at each publication, whether it could be published or not.
 ALTER TABLE registry_publications ADD COLUMN catalog_oid text;
+
+-- What read a publication's files; another reader reads them all again, and may read from the same
+-- bytes another version. The newest one counts.
+ALTER TABLE registry_publications ADD COLUMN reader text NOT NULL DEFAULT '';
+ALTER TABLE model_versions DROP CONSTRAINT model_versions_model_name_blob_oid_key;
+CREATE INDEX model_versions_content ON model_versions (model_name, blob_oid, id);
