@@ -138,6 +138,8 @@ async def _serve(
     connection: Connection, publication: int, versions: Mapping[str, int | None], diff: Diff
 ) -> None:
     """Serve these versions from a publication on; ``None``: nothing of that model any more."""
+    if not versions:
+        return
     names, ids = list(versions), list(versions.values())
     diff.changed_keys |= await _changed_keys(connection, names, ids)
     closed_rows = await fetch_all(
@@ -322,6 +324,8 @@ async def count_problems(connection: Connection) -> int:
 
 async def _note_broken(connection: Connection, publication: int, names: Collection[str]) -> None:
     """Note models whose file cannot be published."""
+    if not names:
+        return
     await execute(
         connection,
         """
@@ -337,6 +341,8 @@ async def _note_broken(connection: Connection, publication: int, names: Collecti
 
 async def _note_mended(connection: Connection, publication: int, names: Collection[str]) -> None:
     """Note models whose file is published, or gone."""
+    if not names:
+        return
     await execute(
         connection,
         "UPDATE broken_models SET until_seq = %(seq)s"
