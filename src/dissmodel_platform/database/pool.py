@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -16,6 +17,15 @@ from dissmodel_platform.errors import DatabaseError
 
 Connection = AsyncConnection[DictRow]
 """A connection whose rows are dictionaries."""
+
+# Either end notices within about a minute that the other one is gone without a word: a machine
+# that lost its power, a firewall that forgot. By default that takes two hours.
+_IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES = 30, 10, 3
+_KEEPALIVES = {
+    "keepalives_idle": _IDLE_SECONDS,
+    "keepalives_interval": _INTERVAL_SECONDS,
+    "keepalives_count": _PROBES,
+}
 
 
 class Database:
@@ -30,9 +40,9 @@ class Database:
     """
 
     def __init__(self, url: str, *, max_connections: int = 10) -> None:
-        self._url = url
+        self._url = with_keepalives(url)
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            url,
+            self._url,
             connection_class=AsyncConnection[DictRow],
             kwargs={"row_factory": dict_row, "application_name": "dissmodel-platform"},
             min_size=1,
@@ -102,11 +112,23 @@ class Database:
 
         Of all processes on all hosts one is inside; the others wait. A holder that dies lets go,
         and so does one whose connection breaks: it goes on without knowing, so what it writes in
-        the end needs a check of its own.
+        the end needs a check of its own. The lock belongs to the server's session: behind a pooler
+        the address must lead to one session per connection.
         """
         async with self.transaction() as connection:
             await connection.set_autocommit(True)
             try:
+                await execute(
+                    connection,
+                    """
+                    SELECT set_config('tcp_keepalives_idle', %(idle)s::text, false),
+                           set_config('tcp_keepalives_interval', %(interval)s::text, false),
+                           set_config('tcp_keepalives_count', %(count)s::text, false)
+                    """,
+                    idle=_IDLE_SECONDS,
+                    interval=_INTERVAL_SECONDS,
+                    count=_PROBES,
+                )
                 await execute(connection, "SELECT pg_advisory_lock(%(lock)s)", lock=lock)
                 try:
                     yield
@@ -154,6 +176,18 @@ class Listener:
         except psycopg.OperationalError as error:
             raise DatabaseError(f"PostgreSQL broke off: {error}") from error
         return False
+
+
+def with_keepalives(url: str) -> str:
+    """Return an address whose connections are probed while they are idle, as far as it says none.
+
+    An address that cannot be read is left as it is; connecting says what is wrong with it.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return url
+    return make_conninfo(url, **{k: v for k, v in _KEEPALIVES.items() if k not in given})
 
 
 async def fetch_all(connection: Connection, query: str, **parameters: Any) -> list[DictRow]:
