@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from psycopg.types.json import Json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dissmodel_platform.database.pool import Connection, execute, fetch_all, fetch_one
-from dissmodel_platform.registry.catalog import PATH, CatalogSource, parse_catalog
-from dissmodel_platform.registry.problems import SpecProblem
+from dissmodel_platform.registry.broken_models import forget_broken, note_broken, note_mended
+from dissmodel_platform.registry.model_versions import changed_keys, insert_versions, version_ids
+from dissmodel_platform.registry.problem_rows import drop_problems, insert_problems
 from dissmodel_platform.registry.reader import reader_version
 from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
 from dissmodel_platform.registry.sync_runs import Overtaken
 
 _LOCK = 7_303_114_514  # advisory lock of a publication; an arbitrary constant
-_MOST_KEYS = 100
-_ABSENT = object()
 
 
 @dataclass
@@ -70,29 +65,11 @@ async def begin_publication(
     )
     assert row is not None
     publication = int(row["seq"])
-    await execute(connection, "DELETE FROM registry_problems WHERE origin = 'listing'")
-    await _drop_content_problems(connection, change)
-    if reads_catalog:
-        await execute(connection, "DELETE FROM registry_problems WHERE path = %(path)s", path=PATH)
-    await _insert_problems(connection, change.problems, origin="listing")
-    await _forget_broken(connection, publication, change)
-    await _note_broken(connection, publication, change.refused)
+    await drop_problems(connection, change, reads_catalog=reads_catalog)
+    await insert_problems(connection, change.problems, origin="listing")
+    await forget_broken(connection, publication, change)
+    await note_broken(connection, publication, change.refused)
     return publication
-
-
-async def _drop_content_problems(connection: Connection, change: SnapshotChange) -> None:
-    """Drop the problems of files that are read again, refused or gone."""
-    if change.base is None:
-        await execute(
-            connection, "DELETE FROM registry_problems WHERE path <> %(catalog)s", catalog=PATH
-        )
-        return
-    names = {file.name for file in change.changed} | change.refused | change.removed
-    await execute(
-        connection,
-        "DELETE FROM registry_problems WHERE path = ANY (%(paths)s)",
-        paths=[f"models/{name}.toml" for name in names],
-    )
 
 
 async def publish_models(
@@ -100,13 +77,13 @@ async def publish_models(
 ) -> None:
     """Publish some of a commit's changed files; a broken one keeps its last good version."""
     problems = [problem for reading in readings for problem in reading.parsed.problems]
-    await _insert_problems(connection, problems, origin="content")
+    await insert_problems(connection, problems, origin="content")
     good = [reading for reading in readings if reading.parsed.spec is not None]
     broken = {reading.file.name for reading in readings if reading.parsed.spec is None}
-    await _note_broken(connection, publication, broken)
-    await _note_mended(connection, publication, [reading.file.name for reading in good])
-    await _insert_versions(connection, good)
-    await _serve(connection, publication, await _version_ids(connection, good), diff)
+    await note_broken(connection, publication, broken)
+    await note_mended(connection, publication, [reading.file.name for reading in good])
+    await insert_versions(connection, good)
+    await _serve(connection, publication, await version_ids(connection, good), diff)
 
 
 async def restore_broken(
@@ -141,7 +118,7 @@ async def _serve(
     if not versions:
         return
     names, ids = list(versions), list(versions.values())
-    diff.changed_keys |= await _changed_keys(connection, names, ids)
+    diff.changed_keys |= await changed_keys(connection, versions)
     closed_rows = await fetch_all(
         connection,
         """
@@ -200,236 +177,3 @@ async def withdraw_absent(
         names=list(names),
     )
     diff.removed += sorted(row["model_name"] for row in rows)
-
-
-async def publish_catalog(
-    connection: Connection, publication: int, change: SnapshotChange, content: bytes | None
-) -> None:
-    """Publish the catalogue of data sets; a broken one keeps the last good one.
-
-    Where the commit was published before, a broken catalogue keeps the one that was served then.
-
-    Parameters
-    ----------
-    change : SnapshotChange
-        The commit; one without a catalogue withdraws it, one that refuses it does not.
-    content : bytes or None
-        The file's bytes; ``None`` where it has not changed since the published commit.
-    """
-    if content is not None:
-        parsed = await asyncio.to_thread(parse_catalog, content)
-        await _insert_problems(connection, parsed.problems, origin="content")
-        if change.catalog is not None and parsed.sources is not None:
-            await _insert_catalog(connection, publication, change.catalog.oid, parsed.sources)
-            return
-    if change.catalog is None and not change.catalog_refused:
-        await _insert_catalog(connection, publication, None, {})
-    else:
-        await _restore_catalog(connection, publication, change)
-
-
-async def _insert_catalog(
-    connection: Connection,
-    publication: int,
-    blob_oid: str | None,
-    sources: Mapping[str, CatalogSource],
-) -> None:
-    """Insert a version of the catalogue, unless the newest one is the same."""
-    await execute(
-        connection,
-        """
-        INSERT INTO catalogs (from_seq, blob_oid, sources)
-        SELECT %(seq)s, %(oid)s, %(sources)s
-        FROM (SELECT) AS one
-        LEFT JOIN LATERAL (SELECT * FROM catalogs ORDER BY from_seq DESC LIMIT 1) AS n ON true
-        WHERE n.blob_oid IS DISTINCT FROM %(oid)s::text
-           OR coalesce(n.sources::text, '{}') <> %(sources)s::text
-        """,
-        seq=publication,
-        oid=blob_oid,
-        sources=Json({name: asdict(source) for name, source in sources.items()}),
-    )
-
-
-async def _restore_catalog(
-    connection: Connection, publication: int, change: SnapshotChange
-) -> None:
-    """Serve what the commit's earlier publication served, unless its own file is served."""
-    await execute(
-        connection,
-        """
-        INSERT INTO catalogs (from_seq, blob_oid, sources)
-        SELECT %(seq)s, c.blob_oid, coalesce(c.sources, '{}')
-        FROM (SELECT max(seq) AS seq FROM registry_publications
-              WHERE revision = %(revision)s AND seq < %(seq)s) AS e
-        LEFT JOIN LATERAL (SELECT * FROM catalogs WHERE from_seq <= e.seq
-                           ORDER BY from_seq DESC LIMIT 1) AS c ON true
-        LEFT JOIN LATERAL (SELECT * FROM catalogs ORDER BY from_seq DESC LIMIT 1) AS n ON true
-        WHERE e.seq IS NOT NULL AND n.blob_oid IS DISTINCT FROM %(own)s
-          AND (c.blob_oid IS DISTINCT FROM n.blob_oid
-               OR coalesce(c.sources::text, '{}') <> coalesce(n.sources::text, '{}'))
-        """,
-        seq=publication,
-        revision=change.revision,
-        own=change.catalog.oid if change.catalog else "",
-    )
-
-
-async def _changed_keys(
-    connection: Connection, names: list[str], ids: list[int | None]
-) -> dict[str, list[str]]:
-    """Compare versions with those that are served; models that are new or go are left out."""
-    rows = await fetch_all(
-        connection,
-        """
-        SELECT n.name, b.document AS before, a.document AS after
-        FROM unnest(%(names)s::text[], %(ids)s::bigint[]) AS n (name, id)
-        JOIN model_history AS h ON h.model_name = n.name AND h.until_seq IS NULL
-        JOIN model_versions AS b ON b.id = h.version_id
-        JOIN model_versions AS a ON a.id = n.id AND a.id <> b.id
-        """,
-        names=names,
-        ids=ids,
-    )
-    changed: dict[str, list[str]] = {}
-    for row in rows:
-        before, after = _leaves(row["before"]), _leaves(row["after"])
-        keys = [
-            key
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key, _ABSENT) != after.get(key, _ABSENT)
-        ]
-        if keys:
-            changed[row["name"]] = keys[:_MOST_KEYS]
-    return changed
-
-
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten tables into dotted keys; arrays are values."""
-    leaves: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
-
-
-async def count_problems(connection: Connection) -> int:
-    """Count the problems of the published commit."""
-    row = await fetch_one(connection, "SELECT count(*) AS n FROM registry_problems")
-    assert row is not None
-    return int(row["n"])
-
-
-async def _note_broken(connection: Connection, publication: int, names: Collection[str]) -> None:
-    """Note models whose file cannot be published."""
-    if not names:
-        return
-    await execute(
-        connection,
-        """
-        INSERT INTO broken_models (model_name, from_seq)
-        SELECT n.name, %(seq)s FROM unnest(%(names)s::text[]) AS n (name)
-        WHERE NOT EXISTS (SELECT FROM broken_models AS b
-                          WHERE b.model_name = n.name AND b.until_seq IS NULL)
-        """,
-        seq=publication,
-        names=list(names),
-    )
-
-
-async def _note_mended(connection: Connection, publication: int, names: Collection[str]) -> None:
-    """Note models whose file is published, or gone."""
-    if not names:
-        return
-    await execute(
-        connection,
-        "UPDATE broken_models SET until_seq = %(seq)s"
-        " WHERE until_seq IS NULL AND model_name = ANY (%(names)s)",
-        seq=publication,
-        names=list(names),
-    )
-
-
-async def _forget_broken(connection: Connection, publication: int, change: SnapshotChange) -> None:
-    """Forget the broken files that the commit has not any more."""
-    if change.base is not None:
-        await _note_mended(connection, publication, change.removed)
-        return
-    await execute(
-        connection,
-        """
-        UPDATE broken_models AS b SET until_seq = %(seq)s
-        WHERE b.until_seq IS NULL
-          AND NOT EXISTS (SELECT FROM unnest(%(names)s::text[]) AS f (name)
-                          WHERE f.name = b.model_name)
-        """,
-        seq=publication,
-        names=list(change.present),
-    )
-
-
-async def _insert_versions(connection: Connection, readings: Sequence[ModelReading]) -> None:
-    """Insert what was read, unless the newest version that was read from the same bytes is it."""
-    rows = [
-        {
-            "name": reading.file.name,
-            "oid": reading.file.oid,
-            "class": spec.class_name,
-            "package": spec.package,
-            "description": spec.description,
-            "document": Json(spec.document),
-            "source": spec.source_text,
-        }
-        for reading in readings
-        if (spec := reading.parsed.spec) is not None
-    ]
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            """
-            INSERT INTO model_versions
-                (model_name, blob_oid, class_name, package, description, document, source_text)
-            SELECT %(name)s, %(oid)s, %(class)s, %(package)s, %(description)s, %(document)s,
-                   %(source)s
-            WHERE NOT EXISTS (
-                SELECT FROM (SELECT * FROM model_versions
-                             WHERE model_name = %(name)s AND blob_oid = %(oid)s
-                             ORDER BY id DESC LIMIT 1) AS v
-                WHERE (v.class_name, v.package, v.description, v.source_text)
-                      IS NOT DISTINCT FROM
-                      (%(class)s::text, %(package)s::text, %(description)s::text, %(source)s::text)
-                  AND v.document::text = %(document)s::text)
-            """,
-            rows,
-        )
-
-
-async def _version_ids(
-    connection: Connection, readings: Sequence[ModelReading]
-) -> dict[str, int | None]:
-    """Return the versions of files that have been read, by the models' names."""
-    rows = await fetch_all(
-        connection,
-        """
-        SELECT n.name, max(v.id) AS id
-        FROM unnest(%(names)s::text[], %(oids)s::text[]) AS n (name, oid)
-        JOIN model_versions AS v ON v.model_name = n.name AND v.blob_oid = n.oid
-        GROUP BY n.name
-        """,
-        names=[reading.file.name for reading in readings],
-        oids=[reading.file.oid for reading in readings],
-    )
-    return {row["name"]: row["id"] for row in rows}
-
-
-async def _insert_problems(
-    connection: Connection, problems: Iterable[SpecProblem], *, origin: str
-) -> None:
-    rows = [(p.path, origin, p.line, p.column, p.severity, p.code, p.message) for p in problems]
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            'INSERT INTO registry_problems (path, origin, line, "column", severity, code, message)'
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            rows,
-        )

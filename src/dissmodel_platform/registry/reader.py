@@ -8,6 +8,7 @@ from importlib import resources
 
 MODULES = (
     "bounded_toml",
+    "bounded_yaml",
     "catalog",
     "listing",
     "parameter_schema",

@@ -41,11 +41,11 @@ from dissmodel_platform.registry.index import (
 )
 from dissmodel_platform.registry.mirror import Mirror, MirrorState
 from dissmodel_platform.registry.mirror_reader import Relation
+from dissmodel_platform.registry.problem_rows import count_problems
+from dissmodel_platform.registry.published_catalog import publish_catalog
 from dissmodel_platform.registry.publishing import (
     Diff,
     begin_publication,
-    count_problems,
-    publish_catalog,
     publish_models,
     restore_broken,
     withdraw_absent,

@@ -20,10 +20,10 @@ from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, log_lines
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.registry.published_catalog import publish_catalog
 from dissmodel_platform.registry.publishing import (
     Diff,
     begin_publication,
-    publish_catalog,
     publish_models,
 )
 from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange

@@ -404,7 +404,7 @@ async def test_what_another_reader_reads_otherwise_is_a_change(
     with monkeypatch.context() as patch:
         read_by_another(patch, "another")
         patch.setattr("dissmodel_platform.registry.snapshot.parse_spec", read)
-        patch.setattr("dissmodel_platform.registry.publishing.parse_catalog", read_catalog)
+        patch.setattr("dissmodel_platform.registry.published_catalog.parse_catalog", read_catalog)
         run = await sync.run("test")
         assert (run.changed, run.changed_keys) == (["a"], {"a": ["read"]})
         assert list(await served_sources(database)) == ["renamed"]
