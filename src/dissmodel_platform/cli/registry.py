@@ -24,7 +24,8 @@ from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.registry.holds import accept, waiting_hold
 from dissmodel_platform.registry.index import latest_publication, list_problems, model_names
 from dissmodel_platform.registry.sync_runs import SyncRun, list_runs
-from dissmodel_platform.services.sync import check_accepted, open_mirror, open_sync
+from dissmodel_platform.services.sync import check_accepted, open_sync
+from dissmodel_platform.services.sync_settings import open_mirror
 from dissmodel_platform.settings import Settings, load_settings
 from dissmodel_platform.types import Revision
 

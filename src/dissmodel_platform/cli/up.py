@@ -31,7 +31,7 @@ from dissmodel_platform.sandbox.walls import (
     is_loopback,
 )
 from dissmodel_platform.services.local_registry import make_local_registry
-from dissmodel_platform.services.sync import open_mirror
+from dissmodel_platform.services.sync_settings import open_mirror
 from dissmodel_platform.settings import Settings, load_settings
 from dissmodel_platform.supervisor import Role, Supervisor
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import islice
 
 from procrastinate import App
-from pydantic import SecretStr
 
 from dissmodel_platform.database.pool import Connection, Database, Listener
 from dissmodel_platform.errors import (
@@ -18,12 +17,10 @@ from dissmodel_platform.errors import (
     GitError,
     RegistryError,
     RevisionNotFound,
-    SettingsError,
     SyncTimeout,
 )
 from dissmodel_platform.experiments.queue import enqueue_builds
 from dissmodel_platform.registry.catalog import MAX_BYTES as MAX_CATALOG_BYTES
-from dissmodel_platform.registry.git_config import GitCredentials
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
 from dissmodel_platform.registry.holds import (
     OnRewrite,
@@ -66,6 +63,7 @@ from dissmodel_platform.registry.sync_runs import (
     request_sync,
     waiting_requests,
 )
+from dissmodel_platform.services.sync_settings import signature_policy
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storable import printable_text
 from dissmodel_platform.types import Revision
@@ -81,57 +79,6 @@ _POLL_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 5.0
 _JITTER = 0.1
-
-
-def open_mirror(settings: Settings) -> Mirror:
-    """Return the mirror of the registry that the settings name.
-
-    Raises
-    ------
-    SettingsError
-        None is named, or its address is refused.
-    """
-    if settings.configs_repo is None:
-        raise SettingsError("No registry: set CONFIGS_REPO to the address of its git repository.")
-    return Mirror(
-        settings.mirror_directory,
-        settings.configs_repo,
-        settings.configs_branch,
-        allow_local=settings.allow_local_registry,
-        credentials=GitCredentials(
-            token=_token(settings),
-            ssh_key=settings.registry_ssh_key,
-            known_hosts=settings.registry_known_hosts,
-        ),
-    )
-
-
-def _token(settings: Settings) -> SecretStr | None:
-    if settings.registry_token_file is None:
-        return settings.registry_token
-    if settings.registry_token is not None:
-        raise SettingsError(
-            "Set PLATFORM_REGISTRY_TOKEN or PLATFORM_REGISTRY_TOKEN_FILE, not both."
-        )
-    try:
-        return SecretStr(settings.registry_token_file.read_text(encoding="utf-8").strip())
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"PLATFORM_REGISTRY_TOKEN_FILE={settings.registry_token_file} cannot be read: {error}."
-        ) from error
-
-
-def signature_policy(settings: Settings) -> SignaturePolicy | None:
-    """Return whose signatures count, or ``None`` where none are asked for.
-
-    Raises
-    ------
-    SettingsError
-        Signatures are asked for, and no usable list of signers is named.
-    """
-    if not settings.registry_require_signature:
-        return None
-    return SignaturePolicy(settings.registry_allowed_signers, settings.registry_keyring)
 
 
 async def ask_for_sync(

@@ -21,7 +21,8 @@ from dissmodel_platform.errors import EnvironmentBuildError, PythonMismatch, Ver
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.services.submit import RunRequest
-from dissmodel_platform.services.sync import RegistrySync, open_mirror
+from dissmodel_platform.services.sync import RegistrySync
+from dissmodel_platform.services.sync_settings import open_mirror
 from dissmodel_platform.services.worker import Worker
 from dissmodel_platform.settings import Settings
 

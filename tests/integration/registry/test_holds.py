@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import RevisionNotFound
 from dissmodel_platform.experiments.queue import open_queue
-from dissmodel_platform.registry.holds import OnRewrite, accept, waiting_hold
+from dissmodel_platform.registry.holds import OnRewrite, accept, hold, waiting_hold
 from dissmodel_platform.registry.index import latest_publication, model_names
 from dissmodel_platform.registry.published_refs import published_revisions
 from dissmodel_platform.services.sync import RegistrySync, check_accepted
@@ -216,3 +222,27 @@ async def test_digits_that_several_commits_begin_with_accept_none(database: Data
     with pytest.raises(RevisionNotFound):
         await accept(database, "abcdef01", accepted_by="somebody")
     assert await accept(database, "abcdef012", accepted_by="somebody") == "abcdef01" + "2" * 32
+
+
+def run_command(database_url: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dissmodel_platform", "registry", *arguments],
+        env={**os.environ, "DATABASE_URL": database_url, "PLATFORM_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_the_command_line_names_what_waits_and_asks_which_commit_is_meant(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    await database.execute("INSERT INTO registry_publications (revision) VALUES ('base')")
+    async with database.transaction() as connection:
+        await hold(connection, Revision("a" * 40), Revision("base"), "It waits.")
+    status = await asyncio.to_thread(run_command, database_url, tmp_path, "status")
+    assert f"waits to be accepted: {'a' * 40}, It waits." in status.stdout
+    unnamed = await asyncio.to_thread(run_command, database_url, tmp_path, "accept")
+    assert (unnamed.returncode, "commit" in unnamed.stderr.lower()) == (2, True)
+    assert await waiting_hold(database) is not None

@@ -13,7 +13,13 @@ import pytest
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database, execute
-from dissmodel_platform.errors import ModelNotFound, RegistryError, RevisionNotFound, SyncTimeout
+from dissmodel_platform.errors import (
+    DatabaseError,
+    ModelNotFound,
+    RegistryError,
+    RevisionNotFound,
+    SyncTimeout,
+)
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.registry.catalog import ParsedCatalog, parse_catalog
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
@@ -649,6 +655,26 @@ async def test_the_next_run_answers_for_one_whose_process_died(
     ended = (await list_runs(database, limit=5, before=None))[1]
     assert (ended.trigger, ended.outcome) == ("killed", "failed")
     assert "midway" in str(ended.error)
+
+
+async def test_the_next_run_answers_for_one_that_lost_the_database(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_off(*_: object) -> None:
+        raise DatabaseError("PostgreSQL broke off.")
+
+    tip = registry.commit(files(registry, a=1))
+    request = await request_sync(database, "somebody")
+    with monkeypatch.context() as patch:
+        patch.setattr("dissmodel_platform.services.sync.enqueue_builds", break_off)
+        with pytest.raises(DatabaseError):
+            await sync.run("broken off")
+    assert await answer_to(database, request) is None
+    assert await waiting_requests(database) == "open"
+    await sync.run("next")
+    answer = await answer_to(database, request)
+    assert answer is not None
+    assert (answer.trigger, answer.new_commit) == ("next", tip)
 
 
 @pytest.mark.usefixtures("watching")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dissmodel_platform.errors import SettingsError
-from dissmodel_platform.services.sync import open_mirror, signature_policy
+from dissmodel_platform.services.sync_settings import open_mirror, signature_policy
 from dissmodel_platform.settings import Settings, load_settings
 
 ADDRESS = "https://git.example.org/group/configs.git"
