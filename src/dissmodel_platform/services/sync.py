@@ -195,11 +195,17 @@ class RegistrySync:
         for _ in range(_ATTEMPTS):
             async with self._database.exclusive(SYNC_LOCK):
                 run, is_overtaken = await self._run(trigger)
-                if run.outcome == "published":
-                    await self._tidy()
             if not is_overtaken:
                 break
         return run
+
+    async def answer_requests(self) -> SyncRun | None:
+        """Sync as :meth:`run` does, unless another process has answered everybody meanwhile."""
+        async with self._database.exclusive(SYNC_LOCK):
+            if await waiting_requests(self._database) == "none":
+                return None
+            run, is_overtaken = await self._run("request")
+        return await self.run("request") if is_overtaken else run
 
     async def watch(self, stop: asyncio.Event, interval_seconds: float) -> None:
         """Sync at once, then at the interval and whenever somebody asks, until ``stop`` is set."""
@@ -207,9 +213,11 @@ class RegistrySync:
         trigger: str | None = "start"
         async with self._database.listen(CHANNEL) as listener:
             while trigger is not None:
-                run = await self.run(trigger)
+                is_asked = trigger == "request"
+                run = await (self.answer_requests() if is_asked else self.run(trigger))
                 await forget_old_runs(self._database, keep_days=self._history_days)
-                failures = failures + 1 if run.error else 0
+                if run is not None:
+                    failures = failures + 1 if run.error else 0
                 pause = _pause_seconds(interval_seconds, failures)
                 trigger = await self._next_trigger(listener, stop, pause)
 
@@ -249,14 +257,14 @@ class RegistrySync:
             state = await asyncio.to_thread(self._mirror.update, revisions)
             run = _with_state(run, state)
             try:
-                return await self._take_over(run, state, published), False
+                run = await self._take_over(run, state, published)
             except GitFailed as error:
                 if error.fault is not GitFault.CORRUPT:
                     raise
                 log.warning("the mirror is damaged and is cloned anew: %s", error)
                 state = await asyncio.to_thread(self._mirror.rebuild, revisions)
                 run = _with_state(run, state)
-                return await self._take_over(run, state, published), False
+                run = await self._take_over(run, state, published)
         except Overtaken as error:
             run = _failed(run, str(error))
             await hand_back(self._database, run)
@@ -269,9 +277,16 @@ class RegistrySync:
         except Exception as error:
             log.exception("sync")
             run = _failed(run, f"{type(error).__name__}: {error}")
-        async with self._database.transaction() as connection:
-            await finish_run(connection, run)
+        else:
+            if run.outcome == "published":
+                await self._tidy()
+            return run, False
         log.warning("sync failed: %s", run.error)
+        try:
+            async with self._database.transaction() as connection:
+                await finish_run(connection, run)
+        except Overtaken:  # and another sync has begun
+            return run, True
         return run, False
 
     async def _tidy(self) -> None:

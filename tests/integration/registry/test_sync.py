@@ -642,6 +642,32 @@ async def test_a_run_that_was_declared_dead_publishes_nothing_and_is_done_again(
     assert [r.outcome for r in runs] == ["published", "failed", "failed"]
 
 
+async def test_a_failed_run_that_was_declared_dead_is_done_again(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin_another() -> None:
+        await begin_run(database, "another")
+        raise OSError("it breaks, too")
+
+    before_publishing(monkeypatch, asyncio.get_running_loop(), begin_another)
+    registry.commit(files(registry, a=1))
+    assert (await sync.run("test")).outcome == "published"
+
+
+async def test_what_another_process_has_answered_is_not_synced_again(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1))
+    assert await sync.answer_requests() is None
+    assert await list_runs(database, limit=5, before=None) == []
+    request = await request_sync(database, "somebody")
+    run = await sync.answer_requests()
+    assert run is not None
+    assert run.outcome == "published"
+    assert await answer_to(database, request) is not None
+    assert await sync.answer_requests() is None
+
+
 async def test_the_next_run_answers_for_one_whose_process_died(
     database: Database, registry: Registry, sync: RegistrySync
 ) -> None:
