@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,13 +32,30 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
             directory.mkdir(mode=0o700)
             yield directory
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
             held.unlink(missing_ok=True)
 
 
 def sweep(parent: Path) -> None:
     """Remove what processes left that have ended."""
-    for held in parent.glob(f"*{_HELD}"):
+    for left in parent.iterdir():
+        held = left.with_suffix(_HELD)
         with contextlib.suppress(Timeout, OSError), FileLock(held, timeout=0):
-            shutil.rmtree(held.with_suffix(""), ignore_errors=True)
+            remove_tree(left.with_suffix(""))
             held.unlink(missing_ok=True)
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory, also where a build has closed parts of it; what cannot go stays."""
+    shutil.rmtree(directory, onerror=_open_and_remove)
+
+
+def _open_and_remove(remove: Callable[..., object], path: str, _: object) -> None:
+    with contextlib.suppress(OSError):
+        for place in (Path(path).parent, Path(path)):
+            if place.is_dir() and not place.is_symlink():
+                place.chmod(0o700)
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            remove(path)

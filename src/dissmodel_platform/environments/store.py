@@ -265,8 +265,7 @@ class EnvironmentStore:
         others = [wheel for wheel in chosen if wheel.name != own_name]
         with _timed(parts, "install"):
             self._install(building, own, request, scratch)
-            if request.tree is not None and request.tree.editable:
-                self._install_editable(building, request, scratch)
+            self._install_editable(building, request, scratch)
         name = _layer_name(others)
         layer = self._libraries / name
         if not (layer / MARKER).is_file():
@@ -277,6 +276,7 @@ class EnvironmentStore:
             shutil.rmtree(building)
             with _timed(parts, "install"):
                 self._install(building, chosen, request, scratch)
+                self._install_editable(building, request, scratch)
             with _timed(parts, "bytecode"):
                 self._bytecode.link(_site(building), chosen)
             return ""
@@ -335,8 +335,9 @@ class EnvironmentStore:
             raise explain(request.label, done.output_tail)
 
     def _install_editable(self, directory: Path, request: PackageRequest, scratch: Path) -> None:
-        """Have a local source's own build backend link it into the environment."""
-        assert request.tree is not None
+        """Have an editable source's own build backend link it into the environment."""
+        if request.tree is None or not request.tree.editable:
+            return
         python = str(directory / "bin" / "python")
         room = Room(scratch, writable=(request.tree.path,), network=True)
         done = self.uv.run(
