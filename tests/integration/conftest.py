@@ -22,6 +22,7 @@ from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.sandbox.walls import inspect_walls
+from tests.processes import wait_until
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 _AUTHOR = ("-c", "user.name=A modeller", "-c", "user.email=modeller@example.org")
@@ -67,8 +68,19 @@ def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield make_conninfo(postgres.url, dbname=name)
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    wait_until(lambda: _drop_database(postgres.url, name), "the database is dropped")
+
+
+def _drop_database(url: str, name: str) -> bool:
+    """Drop a database, unless the server's own tidying (autovacuum) is at work in it just now."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        try:
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+        except psycopg.errors.InsufficientPrivilege:
+            return False
+    return True
 
 
 @pytest.fixture
