@@ -48,6 +48,18 @@ _CAUSES = (
         "the network is back.",
     ),
     _cause(
+        r"Hash mismatch for `([^`]+)`",
+        BuildFailed,
+        "a file of {found} is not the one that was named (its hash differs); name the right hash, "
+        "or ask whoever publishes it why a published file has changed.",
+    ),
+    _cause(
+        r"Because (\S+) has an invalid package format",
+        BuildFailed,
+        "the file of {found} in the index is broken; ask whoever publishes it to mend it, or name "
+        "another version.",
+    ),
+    _cause(
         r"couldn't find remote ref|failed to find (?:branch|tag|rev|commit)|"
         r"failed to fetch (?:branch|tag|commit|branch or tag)|revspec .* not found",
         VersionNotFound,
