@@ -23,6 +23,7 @@ from dissmodel_platform.registry.git_faults import (
     tail,
 )
 from dissmodel_platform.registry.git_process import GitProcess
+from dissmodel_platform.registry.orphans import WRITER_VARIABLE, writer_mark
 from dissmodel_platform.storable import printable_text
 
 LOCAL_TIMEOUT_SECONDS = 120.0
@@ -109,7 +110,7 @@ class Git:
         expected : sequence of int
             Exit codes that are no failure.
         inherit : sequence of int
-            File descriptors that the command keeps open, such as that of a lock.
+            File descriptors that the command keeps open: that of the mirror's lock.
         max_output_bytes : int
             Most that it may print to standard output, in bytes.
 
@@ -207,6 +208,8 @@ class Git:
         variables = environment(self.access, self._config_file, self._environ, network=network)
         if directory is not None:
             variables["GIT_DIR"] = str(directory)
+        if inherit:
+            variables[WRITER_VARIABLE] = writer_mark()
         with self._guard:
             if self._is_interrupted:
                 raise self._failure(GitFault.INTERRUPTED, arguments, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -18,7 +19,9 @@ import pytest
 
 from dissmodel_platform.errors import RegistryError, RevisionNotFound, SettingsError
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
+from dissmodel_platform.registry.mirror_lock import MirrorLock
 from dissmodel_platform.registry.mirror_reader import Relation
+from tests.processes import is_running
 
 DEADLINE_SECONDS = 30.0
 
@@ -538,7 +541,8 @@ def test_a_device_without_space_is_named_and_recovers(tmp_path, registry, monkey
 @pytest.mark.parametrize(
     "lock",
     ["config.lock", "HEAD.lock", "packed-refs.lock", "refs/mirror/tip.lock", "gc.pid",
-     "objects/pack/tmp_pack_AbCdEf", "objects/info/commit-graph.lock"],
+     "objects/pack/tmp_pack_AbCdEf", "objects/info/commit-graph.lock", "packed-refs.new",
+     "objects/pack/pack-0123456789abcdef.keep"],
 )  # fmt: skip
 def test_what_a_killed_git_left_is_removed_under_the_lock(registry, mirror, lock: str) -> None:
     registry.commit({"a.toml": registry.model("a")})
@@ -645,23 +649,79 @@ def stalling_git(directory: Path, command: str) -> dict[str, str]:
     return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
 
 
-def test_a_git_that_outlives_its_killed_sync_still_holds_the_lock(
+def test_a_git_that_outlives_its_killed_sync_is_ended_by_the_next_writer(
     tmp_path, registry, make_mirror
 ) -> None:
     registry.commit({"a.toml": registry.model("a")})
-    mirror = make_mirror(lock_timeout_seconds=0.3)
-    mirror.update()
+    make_mirror().update()
     new = registry.commit({"a.toml": registry.model("a", 2)})
-    process = start_sync(mirror, registry, **stalling_git(tmp_path, "fetch"))
+    process = start_sync(make_mirror(), registry, **stalling_git(tmp_path, "fetch"))
     wait_for((tmp_path / "reached").exists, "the fetch never began")
+    stalling = children_of(process.pid)
+    assert stalling
     process.kill()
     process.communicate()
-    with pytest.raises(RegistryError, match="Another process"):
-        mirror.update()
-    (tmp_path / "go").touch()
     mirror = make_mirror()
-    assert mirror.update().revision == new
+    assert mirror.update().revision == new, "it did not wait for what nobody would have ended"
     assert mirror.is_sound()
+    assert not any(is_running(pid) for pid in stalling)
+
+
+def test_a_git_whose_sync_is_alive_is_left_alone(tmp_path, registry, make_mirror) -> None:
+    registry.commit({"a.toml": registry.model("a")})
+    make_mirror().update()
+    new = registry.commit({"a.toml": registry.model("a", 2)})
+    process = start_sync(make_mirror(), registry, **stalling_git(tmp_path, "fetch"))
+    wait_for((tmp_path / "reached").exists, "the fetch never began")
+    with pytest.raises(RegistryError, match="Another process"):
+        make_mirror(lock_timeout_seconds=0.3).update()
+    (tmp_path / "go").touch()
+    _, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0, stderr
+    assert make_mirror().tip() == new
+
+
+def test_tidying_goes_on_after_one_that_was_killed_while_it_packed_references(
+    registry, mirror, monkeypatch
+) -> None:
+    monkeypatch.setattr("dissmodel_platform.registry.mirror._PACKS_BEFORE_TIDYING", 1)
+    registry.commit({"a.toml": registry.model("a")})
+    inode = mirror.update() and mirror.directory.stat().st_ino
+    (mirror.directory / "packed-refs.new").write_bytes(b"")
+    mirror.maintain()
+    assert (mirror.directory / "packed-refs").exists()
+    assert mirror.directory.stat().st_ino == inode, "it was not cloned anew"
+
+
+def test_a_lock_file_that_was_removed_admits_one_writer_at_a_time(tmp_path) -> None:
+    path = tmp_path / "lock"
+    holder, waiting = MirrorLock(path), MirrorLock(path)
+    taken = threading.Event()
+
+    def wait() -> None:
+        with waiting.held(DEADLINE_SECONDS):
+            taken.set()
+            assert waiting.inherited
+
+    thread = threading.Thread(target=wait)
+    with holder.held(1):
+        thread.start()
+        path.unlink()
+        with pytest.raises(RegistryError, match="was removed"):
+            assert holder.inherited
+    thread.join()
+    assert taken.is_set()
+    assert path.exists(), "the waiting one holds the file that others find"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("dissmodel_platform.registry.mirror_lock.fcntl.flock", refuse)
+    lock = MirrorLock(tmp_path / "lock")
+    with pytest.raises(RegistryError, match=r"knows no locks.*PLATFORM_HOME"), lock.held(1):
+        pytest.fail("it cannot be held")
 
 
 def test_a_fetch_that_stalls_is_ended_and_the_next_update_succeeds(
