@@ -203,7 +203,8 @@ def disk_errors() -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         fault = GitFault.DISK_FULL if full else GitFault.OTHER
         advice = ADVICE[fault] if full else "The registry's mirror cannot be written"
-        raise GitFailed(fault, f"{advice} ({error.filename}: {error.strerror}).") from error
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise GitFailed(fault, f"{advice} ({what}).") from error
 
 
 def tail(text: str) -> str:

@@ -75,7 +75,7 @@ class Mirror(MirrorReader):
     Parameters
     ----------
     directory : Path
-        Where the bare repository lies; created by the first update.
+        Where the bare repository lies, or a link to that place; created by the first update.
     remote : str
         Address of the registry, see :func:`~dissmodel_platform.registry.remote.parse_remote`.
     branch : str or None
@@ -112,7 +112,8 @@ class Mirror(MirrorReader):
         lock_timeout_seconds: float = 60.0,
         max_file_bytes: int = 2 * 1024**3,
     ) -> None:
-        directory = directory.absolute()
+        # What is swapped is the directory itself, beside which there is room, and not a link to it.
+        directory = directory.resolve()
         self._swap = MirrorSwap(directory)
         access = GitAccess(
             remote=parse_remote(remote, allow_local=allow_local),

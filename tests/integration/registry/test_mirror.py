@@ -414,6 +414,23 @@ def test_a_damaged_mirror_mends_itself(registry, make_mirror, damage, is_changed
     assert beside == {"registry.git", "registry.git.lock", "registry.git.gitconfig"}
 
 
+def test_a_mirror_behind_a_link_mends_itself(tmp_path, registry, make_mirror) -> None:
+    registry.commit({"a.toml": registry.model("a")})
+    link = make_mirror().directory
+    make_mirror().update()
+    elsewhere = tmp_path / "large disk" / "mirror.git"
+    elsewhere.parent.mkdir()
+    link.rename(elsewhere)
+    link.symlink_to(elsewhere)
+    assert not make_mirror().update().is_new
+    empty_head(elsewhere)
+    new = registry.commit({"a.toml": registry.model("a", 2)})
+    assert make_mirror().update().is_new
+    assert link.is_symlink()
+    assert make_mirror().tip() == new
+    assert not make_mirror().update().is_new
+
+
 def test_damage_that_no_update_meets_is_mended_when_tidying(registry, mirror, monkeypatch) -> None:
     monkeypatch.setattr("dissmodel_platform.registry.mirror._PACKS_BEFORE_TIDYING", 1)
     commit = registry.commit({"a.toml": registry.model("a")})

@@ -22,7 +22,14 @@ from dissmodel_platform.registry.git_config import (
     environment,
     ssh_command,
 )
-from dissmodel_platform.registry.git_faults import GitFailed, GitFault, classify, redact, tail
+from dissmodel_platform.registry.git_faults import (
+    GitFailed,
+    GitFault,
+    classify,
+    disk_errors,
+    redact,
+    tail,
+)
 from dissmodel_platform.registry.remote import Remote, check_branch, parse_remote
 from tests.processes import is_running
 
@@ -368,6 +375,11 @@ def test_a_failure_says_what_to_do_and_carries_the_command(tmp_path: Path) -> No
     assert error.fault is GitFault.CORRUPT
     assert "not a git repository" in error.stderr_tail
     assert "cloned anew" in str(error)
+
+
+def test_a_disk_error_without_a_file_says_what_it_was() -> None:
+    with pytest.raises(GitFailed, match="they cannot be removed"), disk_errors():
+        raise shutil.Error("they cannot be removed")
 
 
 def test_a_missing_git_is_named(tmp_path: Path) -> None:
