@@ -234,8 +234,9 @@ class Git:
         return process
 
     def _printable(self, stderr: str) -> str:
-        # A host may print anything; redacted last, or odd characters could hide a secret.
-        return redact(printable_text(tail(stderr)), self.access.credentials.secrets)
+        # A host may print anything. Redacted after that is plain, or odd characters could hide a
+        # secret, and before it is cut, or a part of one would remain.
+        return tail(redact(printable_text(stderr), self.access.credentials.secrets))
 
     def _failure(
         self, fault: GitFault, arguments: Sequence[str], output: GitOutput | None

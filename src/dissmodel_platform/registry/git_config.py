@@ -211,6 +211,9 @@ def ssh_command(credentials: GitCredentials) -> str:
         "ServerAliveCountMax": "4",
         "ForwardAgent": "no",
         "PermitLocalCommand": "no",
+        # A shared connection would outlive git, and keep open what we read to its end.
+        "ControlMaster": "no",
+        "ControlPath": "none",
     }
     if credentials.known_hosts is not None:
         options["UserKnownHostsFile"] = _ssh_value(credentials.known_hosts)

@@ -92,7 +92,11 @@ class GitFailed(GitError):
 # The first that matches counts: causes before the consequences that git prints after them.
 _SIGNS: tuple[tuple[GitFault, str], ...] = (
     (GitFault.DISK_FULL, r"no space left on device|disk quota exceeded"),
-    (GitFault.TOO_LARGE, r"file too large|died of signal 25|file size limit exceeded"),
+    (
+        GitFault.TOO_LARGE,
+        r"file too large|died of signal 25|file size limit exceeded|"
+        r"out of memory|cannot allocate memory",
+    ),
     (GitFault.LOCKED, r"\.lock': file exists|unable to lock|cannot lock ref"),
     (GitFault.TRANSPORT, r"transport '[^']*' not allowed"),
     (GitFault.HOST_KEY, r"host key verification failed|no .* host key is known"),

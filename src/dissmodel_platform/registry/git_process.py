@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +16,12 @@ from dissmodel_platform.registry.git_faults import GitFault
 _CHUNK_BYTES = 64 * 1024
 _KEPT_STDERR_BYTES = 32 * 1024
 _PATIENCE_SECONDS = 5.0
+
+MAX_MEMORY_BYTES = 512 * 1024**2
+"""Most memory of its own that each of a command's processes may have, in bytes; on Linux only.
+
+A registry of text needs a tenth; a delta of a huge file would need that file's size.
+"""
 
 
 class GitProcess:
@@ -34,6 +41,7 @@ class GitProcess:
         self._child = child
         self._stdout: IO[bytes] = child.stdout
         self._stderr = bytearray()
+        self._is_cut = False
         self._guard = threading.Lock()
         self._timer: threading.Timer | None = None
         self.ended_for: GitFault | None = None
@@ -41,15 +49,23 @@ class GitProcess:
         self._drain = threading.Thread(target=self._drain_stderr, args=(child.stderr,), daemon=True)
         self._drain.start()
         if hasattr(resource, "prlimit"):
-            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-            limit = max_file_bytes if hard == resource.RLIM_INFINITY else min(max_file_bytes, hard)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (limit, limit))
+            for what, most in (
+                (resource.RLIMIT_FSIZE, max_file_bytes),
+                (resource.RLIMIT_DATA, MAX_MEMORY_BYTES),
+            ):
+                hard = resource.getrlimit(what)[1]
+                limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    resource.prlimit(child.pid, what, (limit, limit))
 
     @property
     def stderr(self) -> str:
-        """The last of what it printed to standard error."""
-        return self._stderr.decode("utf-8", "replace")
+        """The last of what it printed to standard error; begins with a whole word.
+
+        So no secret is cut, of which a part would not be recognised.
+        """
+        text = self._stderr.decode("utf-8", "replace")
+        return text[len(re.split(r"\s", text, maxsplit=1)[0]) :] if self._is_cut else text
 
     def end_after(self, seconds: float) -> None:
         """End it when it takes longer than that."""
@@ -112,3 +128,4 @@ class GitProcess:
                 self._stderr += chunk
                 if len(self._stderr) > _KEPT_STDERR_BYTES:
                     del self._stderr[: -_KEPT_STDERR_BYTES // 2]
+                    self._is_cut = True

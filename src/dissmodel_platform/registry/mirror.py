@@ -8,6 +8,7 @@ state or the new one.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ TIP = "refs/mirror/tip"
 """Where the served branch is kept, under one name: a renamed branch cannot collide with it."""
 
 _PACKS_BEFORE_TIDYING = 50
+_FSCK_TIMEOUT_SECONDS = 600.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class MirrorState:
     lost : tuple of Revision
         Published commits that a damaged mirror held and that could not be brought back.
     git_output : str
-        What git said, secrets redacted.
+        What git said, secrets redacted; and which published commits were lost.
     """
 
     revision: Revision
@@ -204,18 +208,25 @@ class Mirror(MirrorReader):
     def is_sound(self) -> bool:
         """Whether every object can be read and nothing is missing; reads the whole mirror.
 
+        One that is not found out in time counts as damaged: a new clone costs less than a mirror
+        that never mends itself.
+
         Raises
         ------
         GitFailed
-            It could not be found out: the time limit, an interruption, no git.
+            It could not be found out: an interruption, no git.
         """
         try:
             # A mirror of an empty repository would be sound, and useless.
             if self.tip() is None:
                 return False
-            self._git.run("fsck", "--no-dangling", "--no-progress", directory=self.directory)
+            self._git.run(
+                *("fsck", "--no-dangling", "--no-progress"),
+                directory=self.directory,
+                timeout_seconds=_FSCK_TIMEOUT_SECONDS,
+            )
         except GitFailed as error:
-            if error.fault in REMOTE_FAULTS:
+            if error.fault in REMOTE_FAULTS - {GitFault.TIMEOUT, GitFault.TOO_LARGE}:
                 raise
             return False
         return True
@@ -298,6 +309,10 @@ class Mirror(MirrorReader):
             self._git, wanted, self.directory, self._swap.building, inherit=self._lock.inherited
         )
         self._swap.swap_in()
+        if lost:
+            told = f"{len(lost)} published commits were not found again: {', '.join(lost[:10])}"
+            log.warning("%s", told)
+            output = f"{output}\n{told}".lstrip()
         return MirrorState(revision, head.ref, None, True, lost, output)
 
     def _write(self, *arguments: str) -> None:

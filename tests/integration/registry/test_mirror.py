@@ -19,6 +19,7 @@ import pytest
 
 from dissmodel_platform.errors import RegistryError, RevisionNotFound, SettingsError
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
+from dissmodel_platform.registry.mirror import Mirror
 from dissmodel_platform.registry.mirror_lock import MirrorLock
 from dissmodel_platform.registry.mirror_reader import Relation
 from tests.processes import is_running
@@ -414,6 +415,20 @@ def test_a_damaged_mirror_mends_itself(registry, make_mirror, damage, is_changed
     assert beside == {"registry.git", "registry.git.lock", "registry.git.gitconfig"}
 
 
+def test_a_damaged_mirror_that_is_too_large_to_be_examined_is_cloned_anew(
+    tmp_path, registry, make_mirror, monkeypatch
+) -> None:
+    registry.commit({"a.toml": registry.model("a")})
+    make_mirror().update()
+    empty_head(make_mirror().directory)
+    new = registry.commit({"a.toml": registry.model("a", 2)})
+    monkeypatch.setattr("dissmodel_platform.registry.mirror._FSCK_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(Mirror, "tip", lambda mirror: "0" * 40)
+    mirror = make_mirror(environ={**os.environ, **stalling_git(tmp_path, "fsck")})
+    state = mirror.update()
+    assert (state.revision, state.is_new) == (new, True)
+
+
 def test_a_mirror_behind_a_link_mends_itself(tmp_path, registry, make_mirror) -> None:
     registry.commit({"a.toml": registry.model("a")})
     link = make_mirror().directory
@@ -452,6 +467,7 @@ def test_published_commits_are_carried_over_to_a_new_clone(registry, mirror) -> 
     empty_head(mirror.directory)
     state = mirror.rebuild()
     assert state.is_new
+    assert "4 published commits were not found again" in state.git_output
     # Without HEAD the old mirror is no repository any more, and the remote has forgotten.
     assert set(state.lost) == set(kept[:-1])
     assert mirror.has_commit(kept[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from dissmodel_platform.registry.git_faults import (
     redact,
     tail,
 )
+from dissmodel_platform.registry.git_process import MAX_MEMORY_BYTES
 from dissmodel_platform.registry.remote import Remote, check_branch, parse_remote
 from tests.processes import is_running
 
@@ -234,6 +236,15 @@ def test_ssh_asks_nothing_and_trusts_known_hosts_only() -> None:
     assert "-F" not in shlex.split(ssh_command(GitCredentials()))
 
 
+def test_an_operators_shared_ssh_connection_is_not_used(tmp_path: Path) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text("Host *\nControlMaster auto\nControlPath /run/shared-%C\nControlPersist 9h\n")
+    words = [*shlex.split(ssh_command(GitCredentials())), "-F", str(config), "-G", "example.org"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "controlmaster false" in told
+    assert not [line for line in told if line.startswith("controlpath ")]
+
+
 @pytest.mark.parametrize("token", ["", "a\n", "a b", "a\nhost=evil", "a\0"])
 def test_a_token_that_would_break_out_of_its_line_is_refused(token: str) -> None:
     with pytest.raises(SettingsError):
@@ -338,6 +349,11 @@ def test_only_the_last_lines_are_kept() -> None:
             GitFault.DISK_FULL,
         ),
         ("error: index-pack died of signal 25\nfatal: fetch-pack: x", GitFault.TOO_LARGE),
+        (
+            "fatal: Out of memory, malloc failed (tried to allocate 314572801 bytes)\n"
+            "fatal: fetch-pack: invalid index-pack output",
+            GitFault.TOO_LARGE,
+        ),
         ("fatal: the remote end hung up unexpectedly\nfatal: early EOF", GitFault.UNREACHABLE),
         ("something that nobody has seen", GitFault.OTHER),
     ],
@@ -443,6 +459,29 @@ def test_what_a_host_prints_cannot_steer_a_terminal_or_break_a_record(tmp_path: 
         git.run("fetch", network=True)
     assert caught.value.stderr_tail == "remote: \N{REPLACEMENT CHARACTER} no"
     assert str(caught.value).isprintable()
+
+
+def test_no_part_of_a_secret_is_left_where_the_output_is_cut(tmp_path: Path) -> None:
+    for lead in range(0, 60, 7):
+        # Once where the last characters begin, and once where the last bytes that are kept do.
+        script = (
+            f"exec >&2; head -c 20000 /dev/zero | tr '\\0' y; printf ' %s ' {TOKEN}\n"
+            f"head -c {16384 - len(TOKEN) - 2 - lead} /dev/zero | tr '\\0' x\n"
+            f"printf ' %s ' {TOKEN}; head -c {3998 - lead} /dev/zero | tr '\\0' z; exit 1"
+        )
+        access = GitAccess(HTTPS, credentials=CREDENTIALS)
+        git = Git(access, tmp_path / "config", environ=fake_git(tmp_path, script))
+        with pytest.raises(GitFailed) as caught:
+            git.run("fetch")
+        said = caught.value.stderr_tail
+        assert not [n for n in range(len(TOKEN) - 4) if TOKEN[n : n + 5] in said], said[:60]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits processes as Linux does")
+def test_each_process_of_git_has_a_memory_limit(tmp_path: Path) -> None:
+    script = 'until [ "$(ulimit -d)" != unlimited ]; do :; done; ulimit -d'
+    git = Git(GitAccess(HTTPS), tmp_path / "config", environ=fake_git(tmp_path, script))
+    assert git.run("fetch", timeout_seconds=20).text == str(MAX_MEMORY_BYTES // 1024)
 
 
 def test_an_interrupted_runner_ends_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
