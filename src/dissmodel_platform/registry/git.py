@@ -8,11 +8,18 @@ import re
 import subprocess
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dissmodel_platform.registry.git_config import GitAccess, configuration, environment
+from dissmodel_platform.errors import SettingsError
+from dissmodel_platform.registry.git_config import (
+    TOKEN_VARIABLE,
+    GitAccess,
+    configuration,
+    environment,
+)
 from dissmodel_platform.registry.git_faults import (
     ADVICE,
     GitFailed,
@@ -31,6 +38,8 @@ LOCAL_TIMEOUT_SECONDS = 120.0
 
 MAX_OUTPUT_BYTES = 32 * 1024**2
 """Most that a command may print, in bytes."""
+
+_REMEMBERED_SECRETS = 8
 
 OLDEST_VERSION = (2, 32)
 """The first that reads GIT_CONFIG_GLOBAL; an older one would read the user's configuration."""
@@ -79,6 +88,9 @@ class Git:
         self._max_file_bytes = max_file_bytes
         self._guard = threading.Lock()
         self._running: set[GitProcess] = set()
+        # A token may be replaced while a command runs that still has the one before.
+        token = access.credentials.read_token()
+        self._secrets: deque[str] = deque([token] if token else [], maxlen=_REMEMBERED_SECRETS)
         self._is_interrupted = False
         self._is_prepared = False
 
@@ -205,7 +217,7 @@ class Git:
         network: bool,
         inherit: Sequence[int],
     ) -> GitProcess:
-        variables = environment(self.access, self._config_file, self._environ, network=network)
+        variables = self._variables(arguments, network)
         if directory is not None:
             variables["GIT_DIR"] = str(directory)
         if inherit:
@@ -233,15 +245,27 @@ class Git:
             self._running.add(process)
         return process
 
+    def _variables(self, arguments: Sequence[str], network: bool) -> dict[str, str]:
+        try:
+            variables = environment(self.access, self._config_file, self._environ, network=network)
+        except SettingsError as error:  # the token's file, read anew
+            raise GitFailed(
+                GitFault.AUTHENTICATION, str(error), command=["git", *arguments]
+            ) from error
+        token = variables.get(TOKEN_VARIABLE)
+        if token is not None and token not in self._secrets:
+            self._secrets.append(token)
+        return variables
+
     def _printable(self, stderr: str) -> str:
         # A host may print anything. Redacted after that is plain, or odd characters could hide a
         # secret, and before it is cut, or a part of one would remain.
-        return tail(redact(printable_text(stderr), self.access.credentials.secrets))
+        return tail(redact(printable_text(stderr), tuple(self._secrets)))
 
     def _failure(
         self, fault: GitFault, arguments: Sequence[str], output: GitOutput | None
     ) -> GitFailed:
-        secrets = self.access.credentials.secrets
+        secrets = tuple(self._secrets)
         stderr = output.stderr if output else ""
         last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
         return GitFailed(

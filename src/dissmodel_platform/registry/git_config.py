@@ -90,6 +90,9 @@ helper =
 allow = never
 """
 
+TOKEN_VARIABLE = "REGISTRY_TOKEN"  # noqa: S105 - a name
+"""Environment variable of a command that talks to the remote."""
+
 # The helper's text holds no secret: git's shell reads them from the environment of this command.
 _HELPER = (
     "!f() { test \\\"$1\\\" = get && printf 'username=%s\\\\npassword=%s\\\\n' "
@@ -105,6 +108,9 @@ class GitCredentials:
     ----------
     token : SecretStr or None
         Access token for https.
+    token_file : Path or None
+        File that holds the token instead; read anew for each command that talks to the remote, so
+        that a token that lives for an hour can be replaced while the server runs.
     username : str
         Name that goes with the token; GitHub, GitLab and Forgejo take any for access tokens.
     ssh_key : Path or None
@@ -115,26 +121,54 @@ class GitCredentials:
     Raises
     ------
     SettingsError
-        The token or the name is empty or holds a blank or a control character.
+        The token or the name is empty or holds a blank or a control character, or the token's
+        file cannot be read.
     """
 
     token: SecretStr | None = None
+    token_file: Path | None = None
     username: str = "x-access-token"
     ssh_key: Path | None = None
     known_hosts: Path | None = None
 
     def __post_init__(self) -> None:
-        for what, text in (("token", self.secrets), ("user name", (self.username,))):
-            if any(not word or " " in word or not word.isprintable() for word in text):
-                raise SettingsError(
-                    f"The registry's {what} is empty or holds a blank or a control character; "
-                    "check for a line end in the file or variable it comes from."
-                )
+        _check_word("user name", self.username)
+        self.read_token()
 
     @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must never be printed."""
-        return () if self.token is None else (self.token.get_secret_value(),)
+    def has_token(self) -> bool:
+        """Whether there is a token, in whichever place."""
+        return self.token is not None or self.token_file is not None
+
+    def read_token(self) -> str | None:
+        """Return the token as it is now; ``None`` where there is none.
+
+        Raises
+        ------
+        SettingsError
+            As for the class.
+        """
+        if self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:
+                raise SettingsError(
+                    f"PLATFORM_REGISTRY_TOKEN_FILE={self.token_file} cannot be read: {error}."
+                ) from error
+        elif self.token is not None:
+            token = self.token.get_secret_value()
+        else:
+            return None
+        _check_word("token", token)
+        return token
+
+
+def _check_word(what: str, text: str) -> None:
+    if not text or " " in text or not text.isprintable():
+        raise SettingsError(
+            f"The registry's {what} is empty or holds a blank or a control character; check for a "
+            "line end in the file or variable it comes from."
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +186,7 @@ def configuration(access: GitAccess) -> str:
     lines = [_SETTINGS.rstrip(), f'[protocol "{access.remote.transport}"]', "allow = always"]
     for section in ('[fetch "fsck"]', "[fsck]"):
         lines += [section, *(f"{check} = ignore" for check in _NAME_CHECKS)]
-    if access.remote.transport == "https" and access.credentials.token is not None:
+    if access.remote.transport == "https" and access.credentials.has_token:
         # For this host alone: a redirect to another one is not answered.
         lines += [f'[credential "https://{access.remote.host}"]', f'helper = "{_HELPER}"']
     lines.append("[safe]")
@@ -175,6 +209,11 @@ def environment(
         The operator's; only its paths, proxies, certificates and ssh agent are kept.
     network : bool
         Whether the command talks to the remote; only then it gets the token.
+
+    Raises
+    ------
+    SettingsError
+        The token's file cannot be read.
     """
     variables = {name: environ[name] for name in _KEPT if environ.get(name)}
     if "SSL_CERT_FILE" in variables:  # libcurl, as git uses it, does not read this name
@@ -195,9 +234,10 @@ def environment(
         credentials = access.credentials
         if access.remote.transport == "ssh":
             variables["GIT_SSH_COMMAND"] = ssh_command(credentials)
-        if access.remote.transport == "https" and credentials.token is not None:
+        token = credentials.read_token() if access.remote.transport == "https" else None
+        if token is not None:
             variables["REGISTRY_USERNAME"] = credentials.username
-            variables["REGISTRY_TOKEN"] = credentials.token.get_secret_value()
+            variables[TOKEN_VARIABLE] = token
     return variables
 
 

@@ -23,6 +23,7 @@ class GitFault(StrEnum):
     HOST_KEY = "host-key"
     NOT_FOUND = "repository-not-found"
     EMPTY = "repository-empty"
+    SHALLOW = "repository-shallow"
     NO_BRANCH = "branch-not-found"
     TRANSPORT = "transport-not-allowed"
     OWNERSHIP = "ownership"
@@ -45,6 +46,7 @@ REMOTE_FAULTS = frozenset(
         GitFault.HOST_KEY,
         GitFault.NOT_FOUND,
         GitFault.EMPTY,
+        GitFault.SHALLOW,
         GitFault.NO_BRANCH,
         GitFault.TRANSPORT,
         GitFault.OWNERSHIP,
@@ -107,6 +109,7 @@ _SIGNS: tuple[tuple[GitFault, str], ...] = (
     ),
     (GitFault.OTHER, r": permission denied$|read-only file system|operation not permitted"),
     (GitFault.OWNERSHIP, r"dubious ownership"),
+    (GitFault.SHALLOW, r"shallow (?:roots|update) (?:are )?not allowed"),
     (GitFault.NO_BRANCH, r"couldn't find remote ref|remote branch .* not found"),
     (
         GitFault.TLS,
@@ -154,6 +157,8 @@ ADVICE: dict[GitFault, str] = {
     GitFault.NOT_FOUND: "There is no git repository at the registry's address; check CONFIGS_REPO "
     "(private ones look the same without a token)",
     GitFault.EMPTY: "The registry's repository has no commit yet; push a first one",
+    GitFault.SHALLOW: "The registry is a shallow copy (git clone --depth) and lacks its own "
+    "history; run 'git fetch --unshallow' in it, or name the repository that it is a copy of",
     GitFault.NO_BRANCH: "The registry has no such branch; check CONFIGS_BRANCH",
     GitFault.TRANSPORT: "The registry's address leads to a transport that is not allowed; use "
     "https or ssh",

@@ -20,6 +20,7 @@ from dissmodel_platform.registry.git_faults import (
     REMOTE_FAULTS,
     GitFailed,
     GitFault,
+    classify,
 )
 from dissmodel_platform.registry.mirror_lock import MirrorLock
 from dissmodel_platform.registry.mirror_reader import MirrorReader
@@ -153,7 +154,7 @@ class Mirror(MirrorReader):
         """Bring the remote's present commit here.
 
         One round trip where nothing changed. A mirror that is missing is cloned; one that is
-        damaged is cloned anew beside it and swapped.
+        damaged, or of a registry with shorter or longer ids, is cloned anew beside it and swapped.
 
         Parameters
         ----------
@@ -178,6 +179,9 @@ class Mirror(MirrorReader):
                 previous = self.tip()
                 if previous == head.revision:
                     return MirrorState(previous, head.ref, previous, git_output="No new commit.")
+                if previous is not None and len(previous) != len(head.revision):
+                    # The registry moved to ids of another hash, which one repository cannot mix.
+                    return replace(self._clone(head, published), previous=previous)
                 revision, output = self._fetch(self.directory, head)
             except GitFailed as error:
                 if error.fault in REMOTE_FAULTS or self.is_sound():
@@ -290,6 +294,11 @@ class Mirror(MirrorReader):
             timeout_seconds=self._network_timeout_seconds,
             inherit=self._lock.inherited,
         )
+        # With this alone git warns, changes nothing and calls it a success.
+        if classify(output.stderr, network=True) is GitFault.SHALLOW:
+            raise GitFailed(
+                GitFault.SHALLOW, f"{ADVICE[GitFault.SHALLOW]}.", stderr_tail=output.stderr
+            )
         revision = _tip(self._git, directory)
         if revision is None:
             raise GitFailed(

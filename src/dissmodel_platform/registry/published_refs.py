@@ -53,7 +53,10 @@ def carry_over(
     tuple of Revision
         Those that were found nowhere.
     """
-    missing = _keep_present(git, sorted(wanted), new, inherit)
+    length = len(git.run("hash-object", "-t", "tree", "--stdin", directory=new).text)
+    # Those with ids of another hash cannot be in the clone, nor be asked for.
+    foreign = tuple(sorted(revision for revision in wanted if len(revision) != length))
+    missing = _keep_present(git, sorted({*wanted} - {*foreign}), new, inherit)
     if missing and old.is_dir():
         # All at once, then one by one: a damaged commit must not take the others with it.
         _fetch(git, file_url(old), missing, new, inherit)
@@ -63,7 +66,7 @@ def carry_over(
         missing = _keep_present(git, missing, new, inherit)
     for revision in missing[:_MOST_ASKED_FOR]:
         _fetch(git, git.access.remote.url, [revision], new, inherit)
-    return tuple(_keep_present(git, missing, new, inherit))
+    return (*_keep_present(git, missing, new, inherit), *foreign)
 
 
 def _keep_present(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
+from pathlib import Path
 
 from dissmodel_platform.errors import SettingsError
 from dissmodel_platform.registry.git_config import GitCredentials
@@ -27,26 +27,20 @@ def open_mirror(settings: Settings) -> Mirror:
         settings.configs_branch,
         allow_local=settings.allow_local_registry,
         credentials=GitCredentials(
-            token=_token(settings),
+            token=settings.registry_token,
+            token_file=_token_file(settings),
             ssh_key=settings.registry_ssh_key,
             known_hosts=settings.registry_known_hosts,
         ),
     )
 
 
-def _token(settings: Settings) -> SecretStr | None:
-    if settings.registry_token_file is None:
-        return settings.registry_token
-    if settings.registry_token is not None:
+def _token_file(settings: Settings) -> Path | None:
+    if settings.registry_token_file is not None and settings.registry_token is not None:
         raise SettingsError(
             "Set PLATFORM_REGISTRY_TOKEN or PLATFORM_REGISTRY_TOKEN_FILE, not both."
         )
-    try:
-        return SecretStr(settings.registry_token_file.read_text(encoding="utf-8").strip())
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"PLATFORM_REGISTRY_TOKEN_FILE={settings.registry_token_file} cannot be read: {error}."
-        ) from error
+    return settings.registry_token_file
 
 
 def signature_policy(settings: Settings) -> SignaturePolicy | None:

@@ -320,6 +320,41 @@ def test_a_hash_of_256_bits_works_too(tmp_path, registry, make_mirror) -> None:
     assert len(mirror.changes(first, second)) == 2
 
 
+def test_a_registry_that_moves_to_longer_ids_is_cloned_anew(
+    tmp_path, registry, make_mirror
+) -> None:
+    old = registry.commit({"a.toml": registry.model("a")})
+    make_mirror().update()
+    make_mirror().keep(old)
+    registry.git("init", "--quiet", "--bare", "--object-format=sha256", str(tmp_path / "long.git"))
+    registry.directory = tmp_path / "long.git"
+    registry.object_format = "sha256"
+    registry.git("symbolic-ref", "HEAD", "refs/heads/main")
+    new = registry.commit({"a.toml": registry.model("a", 2)})
+    state = make_mirror().update([old])
+    assert (state.revision, state.previous, state.is_new) == (new, old, True)
+    assert state.lost == (old,)
+    assert make_mirror().relation(old, new) is Relation.REWRITE
+    assert not make_mirror().update().is_new
+
+
+def test_a_shallow_registry_is_called_that_and_the_mirror_stays(
+    tmp_path, registry, make_mirror
+) -> None:
+    registry.commit({"a.toml": registry.model("a")})
+    registry.commit({"a.toml": registry.model("a", 2)})
+    shallow = tmp_path / "shallow.git"
+    registry.git("clone", "-q", "--bare", "--depth=1", f"file://{registry.directory}", str(shallow))
+    for _ in range(2):
+        with pytest.raises(GitFailed, match="--unshallow") as caught:
+            make_mirror(remote=str(shallow)).update()
+        assert caught.value.fault is GitFault.SHALLOW
+        other = registry.commit({"a.toml": registry.model("a", 3)}, parent=None)
+        assert make_mirror().update().revision == other
+        inode = make_mirror().directory.stat().st_ino
+    assert make_mirror().directory.stat().st_ino == inode
+
+
 # --- damage ---------------------------------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ class GitHost(ThreadingHTTPServer):
         self.root = root
         self.authorizations: list[str | None] = []
         self.redirect_to: str | None = None
+        self.token = TOKEN
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -94,7 +95,7 @@ class GitHandler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        expected = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
+        expected = base64.b64encode(f"x-access-token:{self.server.token}".encode()).decode()
         if self.headers["Authorization"] != f"Basic {expected}":
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -182,6 +183,28 @@ def test_without_the_right_token_the_answer_says_so_and_not_the_token(
     error = caught.value
     assert error.fault is GitFault.AUTHENTICATION
     assert "wrong-token" not in f"{error} {error.command} {error.stderr_tail}"
+
+
+def test_a_token_that_was_replaced_is_read_anew_and_neither_is_printed(
+    tmp_path, registry, make_mirror, start_host, environ
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    host = start_host()
+    mirror = make_mirror(host.url, credentials=GitCredentials(token_file=file), environ=environ)
+    registry.commit({"a.toml": registry.model("a")})
+    mirror.update()
+    host.token = "the-next-token"
+    new = registry.commit({"a.toml": registry.model("a", 2)})
+    with pytest.raises(GitFailed, match="refused our credentials"):
+        mirror.update()
+    file.write_text("the-next-token\n")
+    assert mirror.update().revision == new
+    file.write_text("")
+    with pytest.raises(GitFailed, match="token is empty") as caught:
+        mirror.update()
+    assert caught.value.fault is GitFault.AUTHENTICATION
+    assert mirror._git._printable(f"{TOKEN} the-next-token") == "*** ***"
 
 
 def test_a_redirect_to_another_host_does_not_get_the_token(
