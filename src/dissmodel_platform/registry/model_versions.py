@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
 from dissmodel_platform.database.pool import Connection, fetch_all
 from dissmodel_platform.registry.snapshot import ModelReading
+from dissmodel_platform.registry.spec_diff import changed_keys as spec_diff
 
-_COMPARED_AT_ONCE = 20  # specs may be large
-_MOST_KEYS = 100
-_ABSENT = object()
+_COMPARED_AT_ONCE = 5  # specs may be large
 
 
 async def insert_versions(connection: Connection, readings: Sequence[ModelReading]) -> None:
@@ -69,7 +69,7 @@ async def version_ids(
 
 
 async def changed_keys(
-    connection: Connection, versions: Mapping[str, int | None]
+    connection: Connection, versions: Mapping[str, int | None], *, most: int
 ) -> dict[str, list[str]]:
     """Compare versions with those that are served; models that are new or go are left out.
 
@@ -77,6 +77,8 @@ async def changed_keys(
     ----------
     versions : mapping of str to int or None
         What is to be served, by the models' names.
+    most : int
+        Keys that are told of all models together.
 
     Returns
     -------
@@ -106,24 +108,13 @@ async def changed_keys(
             before=[row["before"] for row in differing[start : start + _COMPARED_AT_ONCE]],
             after=[row["after"] for row in differing[start : start + _COMPARED_AT_ONCE]],
         )
-        for row in rows:
-            before, after = _leaves(row["before"]), _leaves(row["after"])
-            keys = [
-                key
-                for key in sorted(before.keys() | after.keys())
-                if before.get(key, _ABSENT) != after.get(key, _ABSENT)
-            ]
-            if keys:
-                changed[row["model_name"]] = keys[:_MOST_KEYS]
+        for name, keys in (await asyncio.to_thread(_compare, rows)).items():
+            if most > 0:
+                changed[name] = keys[:most]
+                most -= len(keys)
     return changed
 
 
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten tables into dotted keys; arrays are values."""
-    leaves: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
+def _compare(rows: Sequence[DictRow]) -> dict[str, list[str]]:
+    compared = {row["model_name"]: spec_diff(row["before"], row["after"]) for row in rows}
+    return {name: keys for name, keys in compared.items() if keys}

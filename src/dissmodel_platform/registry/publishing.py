@@ -14,11 +14,15 @@ from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
 from dissmodel_platform.registry.sync_runs import Overtaken
 
 _LOCK = 7_303_114_514  # advisory lock of a publication; an arbitrary constant
+_MOST_KEYS = 10_000
 
 
 @dataclass
 class Diff:
-    """What a publication did, by the models' names; and which keys of a changed spec differ."""
+    """What a publication did, by the models' names; and which keys of a changed spec differ.
+
+    The keys are bounded, for each model and for all together: a record of them is for people.
+    """
 
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -118,7 +122,8 @@ async def _serve(
     if not versions:
         return
     names, ids = list(versions), list(versions.values())
-    diff.changed_keys |= await changed_keys(connection, versions)
+    told = sum(map(len, diff.changed_keys.values()))
+    diff.changed_keys |= await changed_keys(connection, versions, most=_MOST_KEYS - told)
     closed_rows = await fetch_all(
         connection,
         """

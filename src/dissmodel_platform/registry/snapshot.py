@@ -7,7 +7,7 @@ file is a problem with its path and never hides the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -24,6 +24,8 @@ from dissmodel_platform.registry.spec import ParsedSpec, parse_spec
 from dissmodel_platform.types import Revision
 
 _NO_FILE = ("000000", TREE_MODE)
+_BATCH_FILES = 500
+_BATCH_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,24 @@ def read_models(mirror: MirrorReader, change: SnapshotChange) -> Iterator[ModelR
     for file, blob in zip(change.changed, blobs, strict=True):
         assert blob.data is not None, "the listing refuses files of that size"
         yield ModelReading(file, parse_spec(file.path, blob.data))
+
+
+def in_batches(readings: Iterable[ModelReading]) -> Iterator[list[ModelReading]]:
+    """Put readings into batches of few files and of few bytes of source.
+
+    A parsed spec takes up to twenty times the memory of its source, and several batches' worth of
+    that is in use while one is published.
+    """
+    batch: list[ModelReading] = []
+    size_bytes = 0
+    for reading in readings:
+        batch.append(reading)
+        size_bytes += reading.file.size_bytes
+        if len(batch) >= _BATCH_FILES or size_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
 
 
 def _touched(changes: list[TreeChange], models: dict[str, TreeEntry]) -> set[str]:

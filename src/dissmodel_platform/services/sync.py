@@ -7,7 +7,6 @@ import logging
 import random
 import time
 from dataclasses import replace
-from itertools import islice
 
 from procrastinate import App
 
@@ -49,7 +48,12 @@ from dissmodel_platform.registry.publishing import (
 )
 from dissmodel_platform.registry.reader import reader_version
 from dissmodel_platform.registry.signatures import SignaturePolicy
-from dissmodel_platform.registry.snapshot import SnapshotChange, read_models, read_snapshot
+from dissmodel_platform.registry.snapshot import (
+    SnapshotChange,
+    in_batches,
+    read_models,
+    read_snapshot,
+)
 from dissmodel_platform.registry.sync_runs import (
     CHANNEL,
     SYNC_LOCK,
@@ -74,7 +78,6 @@ ANSWER_SECONDS = 120.0
 """How long a caller waits for the sync process."""
 
 _ATTEMPTS = 3
-_BATCH = 500
 _POLL_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 5.0
@@ -401,8 +404,8 @@ class RegistrySync:
         self, connection: Connection, publication: int, change: SnapshotChange, diff: Diff
     ) -> None:
         """Read the changed files in batches, so that memory stays flat however many there are."""
-        readings = read_models(self._mirror, change)
-        while batch := await asyncio.to_thread(lambda: list(islice(readings, _BATCH))):
+        batches = in_batches(read_models(self._mirror, change))
+        while batch := await asyncio.to_thread(next, batches, None):
             await publish_models(connection, publication, batch, diff)
 
 

@@ -829,6 +829,47 @@ async def test_a_mirror_that_lost_one_file_withdraws_no_model(
     assert await served(database) == {"a": 2, "b": 1}
 
 
+def dense(name: str, value: str = "ab") -> str:
+    """Text of a good spec that is as large as may be and holds as many values as it can."""
+    return f'[model]\nclass = "{name}"\nvalues = [' + f'"{value}",' * 52_000 + "]\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
+async def test_memory_stays_flat_however_much_a_commit_holds(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, small=1))
+    await sync.run("test")
+    registry.commit({f"m{n}.toml": dense(f"m{n}") for n in range(25)})
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest use so far
+    before_bytes = memory_bytes("VmRSS")
+    run = await sync.run("test")
+    assert (run.error, len(run.added)) == (None, 25)
+    assert memory_bytes("VmHWM") - before_bytes < 60_000_000
+
+
+def memory_bytes(name: str) -> int:
+    (line,) = (ln for ln in Path("/proc/self/status").read_text().splitlines() if name in ln)
+    return int(line.split()[1]) * 1024
+
+
+async def test_what_is_told_of_changed_keys_is_bounded(
+    database: Database, registry: Registry, sync: RegistrySync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dissmodel_platform.registry.publishing._MOST_KEYS", 150)
+    long = "k" * 10_000
+
+    def wide(value: int) -> str:
+        return f"[model]\n[model.{long}]\n" + "".join(f"a{n} = {value}\n" for n in range(120))
+
+    for value in (1, 2):
+        registry.commit({f"m{n}.toml": wide(value) for n in range(3)})
+        run = await sync.run("test")
+    assert run.changed == ["m0", "m1", "m2"]
+    assert [len(keys) for keys in run.changed_keys.values()] == [100, 50]
+    assert max(len(key) for keys in run.changed_keys.values() for key in keys) == 200
+
+
 async def test_an_empty_catalogue_is_no_large_one(
     database: Database, registry: Registry, sync: RegistrySync
 ) -> None:
