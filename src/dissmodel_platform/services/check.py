@@ -11,9 +11,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dissmodel_platform.services.check_files import read_registry
+from dissmodel_platform.registry.example import Example
+from dissmodel_platform.registry.snapshot import RegistryFile
+from dissmodel_platform.services.check_files import RegistryContents, read_registry
 from dissmodel_platform.services.check_model import ModelCheck, Tell
-from dissmodel_platform.services.check_report import CheckReport
+from dissmodel_platform.services.check_report import CheckReport, Step
 from dissmodel_platform.services.trial import open_trial
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.tasks import see_through
@@ -69,28 +71,39 @@ async def check_registry(
         There is no registry at ``request.directory``, or no such base.
     """
     begin = time.perf_counter()
-    reading = asyncio.to_thread(read_registry, request.directory, request.base, scratch)
-    contents = await see_through(reading)
+    work = asyncio.to_thread(read_registry, request.directory, request.base, scratch)
+    contents = await see_through(work)
     report = CheckReport(contents.head, contents.base, contents.removed())
-    contents.report_on(report)
-    models = [
-        ModelCheck(reading.parsed.spec, contents, report.file(reading.file.path), tell)
-        for reading in contents.readings
-        if reading.parsed.spec is not None
-    ]
-    for model in models:
-        model.check_example()
-    if request.builds and models:
+    examples = await see_through(asyncio.to_thread(_report_on_files, contents, report, tell))
+    if request.builds and examples:
         tell("starting a database of the check's own")
         trial_settings = _trial_settings(settings, scratch / "platform", contents.tree.directory)
         async with open_trial(
             trial_settings, request.packages_directory, allow_local=request.allow_local
         ) as trial:
-            await trial.publish(contents.change, contents.readings, contents.catalog)
-            for model in models:
-                await model.try_out(trial, allow_local=request.allow_local)
+            await trial.publish(contents.change, contents.readings(), contents.catalog)
+            for file, example in examples.items():
+                reading = await see_through(asyncio.to_thread(contents.reading, file))
+                assert reading.parsed.spec is not None, "it was read before"
+                model = ModelCheck(reading.parsed.spec, contents, report.file(file.path), tell)
+                await model.try_out(trial, example, allow_local=request.allow_local)
     report.seconds = time.perf_counter() - begin
     return report
+
+
+def _report_on_files(
+    contents: RegistryContents, report: CheckReport, tell: Tell
+) -> dict[RegistryFile, Example | None]:
+    """Note what is wrong with the files; returns the good ones, and the examples to run."""
+    examples: dict[RegistryFile, Example | None] = {}
+    for reading in contents.readings():
+        file = report.file(reading.file.path)
+        file.add(Step.SPEC, reading.parsed.problems)
+        if reading.parsed.spec is not None:
+            model = ModelCheck(reading.parsed.spec, contents, file, tell)
+            examples[reading.file] = model.check_example()
+    contents.report_on(report)
+    return examples
 
 
 def _trial_settings(settings: Settings, home: Path, inputs: Path) -> Settings:

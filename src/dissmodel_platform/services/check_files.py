@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dissmodel_platform.errors import RegistryError
@@ -38,8 +39,6 @@ class RegistryContents:
         What is checked out, and what it is compared with.
     change : SnapshotChange
         The work tree, as a change from the base.
-    readings : list of ModelReading
-        The changed models, read.
     earlier : SnapshotChange or None
         The whole base.
     touched : frozenset of str
@@ -54,7 +53,6 @@ class RegistryContents:
     head: Revision | None
     base: Revision | None
     change: SnapshotChange
-    readings: list[ModelReading]
     earlier: SnapshotChange | None
     touched: frozenset[str]
     catalog: bytes | None
@@ -69,10 +67,19 @@ class RegistryContents:
         )
         return [CATALOG_PATH, *gone] if had_catalog and not has_catalog else gone
 
+    def readings(self) -> Iterator[ModelReading]:
+        """Read the changed models one by one; all of them at once may not fit into memory."""
+        with _told_of(self.tree.directory):
+            yield from read_models(self.tree.reader, self.change)
+
+    def reading(self, file: RegistryFile) -> ModelReading:
+        """Read one of the changed models."""
+        with _told_of(self.tree.directory):
+            (reading,) = read_models(self.tree.reader, replace(self.change, changed=(file,)))
+        return reading
+
     def report_on(self, report: CheckReport) -> None:
-        """Note what a sync would say of the files."""
-        for reading in self.readings:
-            report.file(reading.file.path).add(Step.SPEC, reading.parsed.problems)
+        """Note what a sync would say of the commit's listing and of the catalogue."""
         for problem in self._new_problems():
             report.file(problem.path).add(Step.SPEC, [problem])
         if self.parsed_catalog is not None and self._has_new_catalog:
@@ -112,15 +119,21 @@ def read_registry(directory: Path, base_ref: str | None, scratch: Path) -> Regis
     RegistryError
         git fails to read it.
     """
-    try:
+    with _told_of(directory.absolute()):
         return _read(directory, base_ref, scratch)
+
+
+@contextlib.contextmanager
+def _told_of(directory: Path) -> Iterator[None]:
+    """Say of a damaged repository what its owner can do; git's advice is about a mirror."""
+    try:
+        yield
     except GitFailed as error:
         if error.fault is not GitFault.CORRUPT:
             raise
-        # git's advice for this fault is about a server's mirror
         raise RegistryError(
-            f"{directory.absolute()} cannot be read: {_last_line(error)}. See `git fsck`; a "
-            f"partial clone (--filter) lacks files that the check reads."
+            f"{directory} cannot be read: {_last_line(error)}. See `git fsck`; a partial clone "
+            f"(--filter) lacks files that the check reads."
         ) from error
 
 
@@ -136,7 +149,6 @@ def _read(directory: Path, base_ref: str | None, scratch: Path) -> RegistryConte
         head=tree.head(),
         base=base,
         change=change,
-        readings=list(read_models(reader, change)),
         earlier=read_snapshot(reader, base, None) if base is not None else None,
         touched=frozenset(printable_path(entry.path) for entry in differences),
         catalog=catalog,

@@ -63,26 +63,27 @@ class ModelCheck:
         document = read_toml(spec.source_text)
         assert isinstance(document, TomlDocument), "it was read before"
         self._document = document
-        self._example: Example | None = None
 
-    def check_example(self) -> None:
-        """Read the model's example, if it has one; a good one is kept for `try_out`."""
+    def check_example(self) -> Example | None:
+        """Read the model's example, if it has one; returns one that can be run."""
         if not has_example(self._spec):
-            return
+            return None
         example, problems = read_example(self._spec, self._document)
         if not any(problem.is_error for problem in problems):
             problems += self._input_problems(example)
         if problems:
             self._report.add(Step.EXAMPLE, problems)
-        if not any(p.is_error or p.code == "example-not-run" for p in problems):
-            self._example = example
+        if any(p.is_error or p.code == "example-not-run" for p in problems):
+            return None
+        return example
 
-    async def try_out(self, trial: Trial, *, allow_local: bool) -> None:
-        """Install, import, check and run the model."""
+    async def try_out(self, trial: Trial, example: Example | None, *, allow_local: bool) -> None:
+        """Install, import and check the model, and run its example where there is one."""
         begin = time.perf_counter()
         prepared = await self._prepare(trial, allow_local=allow_local)
-        if prepared is not None and await self._inspect(trial, prepared):
-            await self._run_example(trial)
+        is_usable = prepared is not None and await self._inspect(trial, prepared)
+        if is_usable and example is not None:
+            await self._run_example(trial, example)
         self._report.seconds = time.perf_counter() - begin
 
     async def _prepare(self, trial: Trial, *, allow_local: bool) -> Prepared | None:
@@ -169,10 +170,7 @@ class ModelCheck:
                 self._fault(Step.CONTRACT, "contract-broken", message, "class", severity=severity)
         return not faults.get(self._spec.class_name or "")
 
-    async def _run_example(self, trial: Trial) -> None:
-        example = self._example
-        if example is None:
-            return
+    async def _run_example(self, trial: Trial, example: Example) -> None:
         self._tell(f"{self._report.path}: running its example")
         uri = str(self._contents.tree.directory / example.input) if example.is_file else ""
         request = RunRequest(uri or example.input, parameters=example.parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from dissmodel_platform.registry.publishing import (
     begin_publication,
     publish_models,
 )
-from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange
+from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange, in_batches
 from dissmodel_platform.registry.spec import ModelSpec
 from dissmodel_platform.services.prepare import Prepared, Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts
@@ -68,14 +68,16 @@ class Trial:
     runner: Runner
 
     async def publish(
-        self, change: SnapshotChange, readings: Sequence[ModelReading], catalog: bytes | None
+        self, change: SnapshotChange, readings: Iterable[ModelReading], catalog: bytes | None
     ) -> None:
         """Publish a commit in the trial's own database, as a sync would."""
         async with self.database.transaction() as connection:
             publication = await begin_publication(
                 connection, change, after=None, reads_catalog=True
             )
-            await publish_models(connection, publication, readings, Diff())
+            batches = in_batches(readings)
+            while batch := await see_through(asyncio.to_thread(next, batches, None)):
+                await publish_models(connection, publication, batch, Diff())
             await publish_catalog(connection, publication, change, catalog)
 
     async def prepare(self, spec: ModelSpec) -> Prepared:

@@ -15,7 +15,7 @@ from dissmodel_platform.services.check import CheckRequest, check_registry
 from dissmodel_platform.services.check_report import CheckReport, FileReport, Step, Verdict
 from dissmodel_platform.settings import load_settings
 from tests.acceptance.support import commit, git, processes_below
-from tests.processes import wait_until
+from tests.processes import at_most_grown_by, wait_until
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 SPEC = '[model]\nclass = "tiny_land"\n'
@@ -150,6 +150,22 @@ class TestFiles:
         found = [finding.problem for finding in report.findings]
         assert sorted(found, key=repr) == sorted(expected, key=repr)
         assert len(found) == 6
+
+    async def test_the_files_are_not_all_in_memory_at_once(self, registry, check) -> None:
+        values = "values = [" + '"ab",' * 52_000 + "]\n"
+        commit(registry, {f"models/m{n}.toml": f"{SPEC}{values}" for n in range(25)})
+        with at_most_grown_by(70_000_000):
+            report = await check(registry)
+        assert len(report.files) == 26
+
+    async def test_a_damaged_file_is_told_of_as_the_owners(self, registry, check) -> None:
+        blob = git(registry, "rev-parse", "HEAD:models/a.toml")
+        damaged = registry / ".git/objects" / blob[:2] / blob[2:]
+        damaged.chmod(0o600)
+        damaged.write_bytes(damaged.read_bytes()[:-8])
+        with pytest.raises(RegistryError, match=r"cannot be read: .*git fsck") as caught:
+            await check(registry)
+        assert "mirror" not in str(caught.value)
 
     async def test_a_registry_without_models_is_a_fault(self, registry, check) -> None:
         git(registry, "rm", "-r", "--quiet", "models")
