@@ -103,6 +103,7 @@ class Git:
         timeout_seconds: float = LOCAL_TIMEOUT_SECONDS,
         expected: Sequence[int] = (0,),
         inherit: Sequence[int] = (),
+        variables: Mapping[str, str] | None = None,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> GitOutput:
         """Run one command to its end.
@@ -123,6 +124,8 @@ class Git:
             Exit codes that are no failure.
         inherit : sequence of int
             File descriptors that the command keeps open: that of the mirror's lock.
+        variables : mapping of str to str, optional
+            What its environment holds besides.
         max_output_bytes : int
             Most that it may print to standard output, in bytes.
 
@@ -138,6 +141,7 @@ class Git:
             network=network,
             timeout_seconds=timeout_seconds,
             inherit=inherit,
+            variables=variables,
         ) as process:
             stdout = process.read(max_output_bytes)
             exit_code = process.wait()
@@ -158,6 +162,7 @@ class Git:
         network: bool = False,
         timeout_seconds: float = LOCAL_TIMEOUT_SECONDS,
         inherit: Sequence[int] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> Iterator[GitProcess]:
         """Start a command whose output is read piece by piece; parameters as in :meth:`run`.
 
@@ -168,7 +173,9 @@ class Git:
         with tempfile.TemporaryFile() as source:
             source.write(stdin)
             source.seek(0)
-            process = self._start(arguments, directory, source.fileno(), network, inherit)
+            process = self._start(
+                arguments, directory, source.fileno(), network, inherit, variables or {}
+            )
             try:
                 process.end_after(timeout_seconds)
                 yield process
@@ -216,8 +223,9 @@ class Git:
         stdin: int,
         network: bool,
         inherit: Sequence[int],
+        besides: Mapping[str, str],
     ) -> GitProcess:
-        variables = self._variables(arguments, network)
+        variables = {**self._variables(arguments, network), **besides}
         if directory is not None:
             variables["GIT_DIR"] = str(directory)
         if inherit:

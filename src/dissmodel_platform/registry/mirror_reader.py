@@ -132,6 +132,8 @@ class MirrorReader:
         ------
         UntrustedCommit
             Says what git said of the signature.
+        GitFailed
+            The commit cannot be read.
         """
         check_signature(self._git, self.directory, revision, policy)
 

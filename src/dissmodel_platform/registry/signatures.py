@@ -7,7 +7,6 @@ and nothing else, and trusts every key in it.
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,36 @@ from dissmodel_platform.errors import RegistryError, SettingsError
 from dissmodel_platform.registry.git import Git
 from dissmodel_platform.types import Revision
 
-_GPG = """#!/bin/sh
-exec gpg --homedir {home} --batch --no-autostart --no-default-keyring --keyring {keyring} \\
-  --trust-model always "$@"
+_KEYRING = "trusted.gpg"
+_GPG_CONF = f"""\
+batch
+no-tty
+no-autostart
+disable-dirmngr
+no-default-keyring
+keyring {_KEYRING}
+trust-model always
 """
+_NO_PROGRAM = "/nonexistent/x509-signatures-do-not-count"
 
 
 class UntrustedCommit(RegistryError):
-    """The commit is not signed, or by nobody on the list; what is published stays."""
+    """The commit is not signed, or by nobody on the list; what is published stays.
+
+    Parameters
+    ----------
+    message : str
+        What became of the commit, and what to do.
+    reason : str
+        What git said of the signature.
+    """
 
     code = "untrusted-commit"
     title = "Commit not signed by a trusted key"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -74,33 +92,36 @@ def check_signature(git: Git, directory: Path, revision: Revision, policy: Signa
     ------
     UntrustedCommit
         Says what git said of the signature.
+    GitFailed
+        The commit cannot be read.
     """
     signers = policy.allowed_signers or Path("/dev/null")
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:
+        _furnish(Path(home), policy.keyring)
         verified = git.run(
             "-c", f"gpg.ssh.allowedSignersFile={signers.absolute()}",
-            "-c", f"gpg.program={_gpg_program(Path(home), policy.keyring)}",
+            # gpgsm would trust whom the system trusts.
+            "-c", f"gpg.x509.program={_NO_PROGRAM}",
             "verify-commit", "--raw", revision,
-            directory=directory, expected=(0, 1, 128),
+            directory=directory, expected=(0, 1, 128), variables={"GNUPGHOME": home},
         )  # fmt: skip
     if verified.exit_code == 0:
         return
+    git.run("cat-file", "commit", revision, directory=directory)  # it is readable, or this fails
     said = [line for line in verified.stderr.splitlines() if line.strip()]
     reason = said[-1].removeprefix("[GNUPG:] ").strip() if said else "it has no signature"
     raise UntrustedCommit(
         f"Commit {revision} is not published: it carries no good signature of a trusted key "
-        f"({reason}). Sign it with a key that the operator's list holds, or add the key to it."
+        f"({reason}). Sign it with a key that the operator's list holds, or add the key to it.",
+        reason=reason,
     )
 
 
-def _gpg_program(home: Path, keyring: Path | None) -> Path:
-    """Write the program that git calls for OpenPGP: gpg with one keyring and a home of its own.
+def _furnish(home: Path, keyring: Path | None) -> None:
+    """Write what gpg reads in its home: one keyring, which is copied, as gpg writes beside it.
 
-    The keyring is copied: gpg writes lock files beside the one it reads.
+    All is said in the configuration, since git takes a program and no options for it; a program of
+    our own could not be run where the temporary directory is mounted without that right.
     """
-    own = home / "trusted.gpg"
-    own.write_bytes(keyring.read_bytes() if keyring is not None else b"")
-    program = home / "gpg"
-    program.write_text(_GPG.format(home=shlex.quote(str(home)), keyring=shlex.quote(str(own))))
-    program.chmod(0o700)
-    return program
+    (home / _KEYRING).write_bytes(keyring.read_bytes() if keyring is not None else b"")
+    (home / "gpg.conf").write_text(_GPG_CONF, encoding="utf-8")

@@ -68,6 +68,7 @@ from dissmodel_platform.registry.sync_runs import (
     waiting_requests,
 )
 from dissmodel_platform.services.sync_settings import signature_policy
+from dissmodel_platform.services.trust import Trust
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storable import printable_text
 from dissmodel_platform.types import Revision
@@ -185,7 +186,7 @@ class RegistrySync:
         self._queue = queue
         self._mirror = mirror
         self._on_rewrite: OnRewrite = on_rewrite
-        self._signatures = signatures
+        self._trust = Trust(mirror, signatures)
         self._history_days = history_days
 
     async def run(self, trigger: str) -> SyncRun:
@@ -305,6 +306,7 @@ class RegistrySync:
         self, run: SyncRun, state: MirrorState, published: Publication | None
     ) -> SyncRun:
         """Publish what the mirror holds, unless that is published as it would be read now."""
+        await self._trust.check(state.revision, published.revision if published else None)
         is_published = published is not None and published.revision == state.revision
         if is_published and not _must_read_all(published):
             async with self._database.transaction() as connection:
@@ -318,8 +320,6 @@ class RegistrySync:
         self, run: SyncRun, state: MirrorState, published: Publication | None
     ) -> SyncRun:
         base = published.revision if published and not _must_read_all(published) else None
-        if self._signatures is not None:
-            await asyncio.to_thread(self._mirror.verify, state.revision, self._signatures)
         change = await asyncio.to_thread(read_snapshot, self._mirror, state.revision, base)
         reason = await self._reason_to_hold(change, published)
         if published is not None and reason is not None:
@@ -375,10 +375,15 @@ class RegistrySync:
 
     async def _hold(self, run: SyncRun, revision: Revision, base: Revision, reason: str) -> SyncRun:
         """Keep serving the published commit; the other one waits for as long as it is the head."""
+        distrust = await self._trust.distrust_of(base)
         async with self._database.transaction() as connection:
             await hold(connection, revision, base, reason)
             run = replace(
-                run, outcome="held", hold=reason, problems=await count_problems(connection)
+                run,
+                outcome="held",
+                hold=reason,
+                error=distrust,
+                problems=await count_problems(connection),
             )
             await finish_run(connection, run)
         log.warning("%s", run.message)
