@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -246,3 +247,17 @@ async def test_the_command_line_names_what_waits_and_asks_which_commit_is_meant(
     unnamed = await asyncio.to_thread(run_command, database_url, tmp_path, "accept")
     assert (unnamed.returncode, "commit" in unnamed.stderr.lower()) == (2, True)
     assert await waiting_hold(database) is not None
+
+
+async def test_a_rewrite_is_held_also_where_the_published_commit_is_nowhere_any_more(
+    database: Database, queue: App, registry: Registry, make_mirror: MakeMirror
+) -> None:
+    sync = make_sync(database, queue, make_mirror, "hold")
+    first = registry.commit(files(registry, ["a"]))
+    await sync.run("test")
+    registry.commit(files(registry, ["a"], value=2), parent=None)
+    registry.git("gc", "--quiet", "--prune=now")
+    shutil.rmtree(make_mirror().directory)
+    run = await sync.run("test")
+    assert not make_mirror().has_commit(Revision(first))
+    assert (run.outcome, run.old_commit) == ("held", first)

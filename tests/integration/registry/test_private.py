@@ -67,6 +67,7 @@ class GitHost(ThreadingHTTPServer):
         self.root = root
         self.authorizations: list[str | None] = []
         self.redirect_to: str | None = None
+        self.redirected = ("GET", "POST")
         self.token = TOKEN
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -89,7 +90,7 @@ class GitHandler(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         self.server.authorizations.append(self.headers["Authorization"])
-        if self.server.redirect_to is not None:
+        if self.server.redirect_to is not None and self.command in self.server.redirected:
             self.send_response(302)
             self.send_header("Location", self.server.redirect_to + self.path)
             self.send_header("Content-Length", "0")
@@ -219,6 +220,20 @@ def test_a_redirect_to_another_host_does_not_get_the_token(
         mirror.update()
     assert thief.authorizations
     assert set(thief.authorizations) == {None}
+
+
+def test_a_redirect_in_the_middle_is_not_followed(
+    registry, make_mirror, start_host, environ
+) -> None:
+    registry.commit({"a.toml": registry.model("a")})
+    other = start_host()
+    host = start_host()
+    host.redirect_to = other.url.removesuffix("/remote.git")
+    host.redirected = ("POST",)
+    mirror = make_mirror(host.url, credentials=CREDENTIALS, environ=environ)
+    with pytest.raises(GitFailed):
+        mirror.update()
+    assert other.authorizations == [], "nobody asked the other host"
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
@@ -869,3 +870,66 @@ async def test_an_empty_catalogue_is_no_large_one(
     registry.commit(files(registry, a=1), others=[(registry.FILE, b"catalog.yaml", b"")])
     await sync.run("test")
     assert [p["code"] for p in (await list_problems(database)).problems] == ["no-sources"]
+
+
+async def test_a_published_commit_outlives_a_force_push_and_tidying(
+    database: Database,
+    registry: Registry,
+    sync: RegistrySync,
+    make_mirror: MakeMirror,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dissmodel_platform.registry.mirror._PACKS_BEFORE_TIDYING", 1)
+    published = registry.commit(files(registry, a=1))
+    await sync.run("test")
+    registry.commit(files(registry, a=2), parent=None)
+    assert (await sync.run("test")).outcome == "published"
+    mirror = make_mirror()
+    mirror.maintain()
+    (entry,) = mirror.entries(Revision(published))
+    (blob,) = mirror.read_blobs([entry.oid], max_bytes=1000)
+    assert blob.data
+
+
+async def test_publishing_puts_many_packs_into_one(
+    registry: Registry,
+    sync: RegistrySync,
+    make_mirror: MakeMirror,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dissmodel_platform.registry.mirror._PACKS_BEFORE_TIDYING", 3)
+    for value in range(3):
+        registry.commit(files(registry, a=value))
+        await sync.run("test")
+    assert len(list(make_mirror().directory.glob("objects/pack/*.pack"))) == 1
+
+
+async def test_a_mirror_that_is_gone_gets_back_what_the_database_knows(
+    registry: Registry, sync: RegistrySync, make_mirror: MakeMirror
+) -> None:
+    published = registry.commit(files(registry, a=1))
+    await sync.run("test")
+    registry.commit(files(registry, a=2), parent=None)
+    shutil.rmtree(make_mirror().directory)
+    assert (await sync.run("test")).changed == ["a"]
+    assert make_mirror().has_commit(Revision(published))
+
+
+async def test_the_remote_is_looked_at_when_the_interval_is_over(
+    database: Database, registry: Registry, sync: RegistrySync
+) -> None:
+    registry.commit(files(registry, a=1))
+    stop = asyncio.Event()
+    task = asyncio.create_task(sync.watch(stop, interval_seconds=0.2))
+    try:
+        async with asyncio.timeout(30):
+            while await latest_publication(database) is None:
+                await asyncio.sleep(0.01)
+            registry.commit(files(registry, a=2))
+            while await served(database) != {"a": 2}:
+                await asyncio.sleep(0.01)
+    finally:
+        stop.set()
+        await task
+    runs = await list_runs(database, limit=1000, before=None)
+    assert [run.trigger for run in runs if run.outcome == "published"] == ["interval", "start"]

@@ -214,6 +214,15 @@ def test_the_configuration_allows_one_transport_and_holds_no_secret() -> None:
     assert "[credential" not in configuration(GitAccess(HTTPS)).replace("[credential]", "")
 
 
+def test_a_host_that_hands_out_drops_is_given_up(tmp_path: Path) -> None:
+    git = Git(GitAccess(HTTPS), tmp_path / "config")
+    least_bytes_per_second, seconds = (
+        int(git.run("config", "--get", f"http.lowSpeed{what}").text) for what in ("Limit", "Time")
+    )
+    assert least_bytes_per_second >= 100
+    assert 10 <= seconds <= 120
+
+
 def test_the_configuration_quotes_paths(tmp_path: Path) -> None:
     odd = tmp_path / 'a "quoted" \\ path'
     text = configuration(GitAccess(HTTPS, repositories=(odd,)))
