@@ -3,7 +3,8 @@
 A researcher looks at a change before committing it, and a server reads commits only. So the files
 that a server would read are committed as they stand, beside the user's repository, of which nothing
 is written (not even the time of an object, which git renews when it would write it once more), and
-whose configuration does not count, so that no filter, hook or monitor of anybody's is run::
+whose configuration hardly counts (:mod:`~dissmodel_platform.registry.user_config`), so that no
+filter, hook or monitor of anybody's is run::
 
     scratch/written.git   the commit's new objects, and the index it is made from
     scratch/read.git      borrows the objects of the user's repository and those; has a copy of
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dissmodel_platform.errors import InvalidInput, RegistryError
 from dissmodel_platform.registry.git import Git, GitOutput
 from dissmodel_platform.registry.git_config import GitAccess
+from dissmodel_platform.registry.git_faults import REMOTE_FAULTS, GitFailed
+from dissmodel_platform.registry.left_out import Changed, LeftOut, sort_changes
 from dissmodel_platform.registry.mirror_reader import CATALOG, MODELS, MirrorReader
-from dissmodel_platform.registry.problems import printable_path
+from dissmodel_platform.registry.problems import printable_path, shown
 from dissmodel_platform.registry.remote import Remote, file_url
+from dissmodel_platform.registry.user_config import user_settings
 from dissmodel_platform.types import Revision
 
 _READ = (MODELS.decode(), CATALOG.decode())
@@ -40,6 +44,8 @@ class WorkTree:
         The work tree, or a directory in it.
     scratch : Path
         An empty directory for the temporary repository; the caller removes it.
+    environ : mapping of str to str, optional
+        The user's environment; the process's own by default.
 
     Raises
     ------
@@ -47,7 +53,9 @@ class WorkTree:
         There is no work tree of a git repository at ``path``.
     """
 
-    def __init__(self, path: Path, scratch: Path) -> None:
+    def __init__(
+        self, path: Path, scratch: Path, *, environ: Mapping[str, str] | None = None
+    ) -> None:
         path = path.absolute()
         if not path.is_dir():
             raise InvalidInput(f"There is no directory {path}; name the registry's work tree.")
@@ -64,6 +72,11 @@ class WorkTree:
         """The work tree's top."""
         self._written = scratch / "written.git"
         self._borrowing = scratch / "read.git"
+        self._settings = user_settings(
+            self.git, self.directory, os.environ if environ is None else environ
+        )
+        self.left_out: tuple[LeftOut, ...] = ()
+        """What :meth:`commit` could not commit, though a server would look at it."""
         self._prepare()
 
     @property
@@ -108,12 +121,10 @@ class WorkTree:
         """Commit the models and the catalogue as they stand, staged or not; ignored files stay out.
 
         What git filters (LFS) or leaves out (sparse checkouts) is as in the user's index, unless
-        it was edited.
+        it was edited. What cannot be committed is told of by ``left_out``.
 
         Raises
         ------
-        GitFailed
-            git cannot read one of the files.
         RegistryError
             The content of an unchanged one is not in the repository.
         """
@@ -123,11 +134,37 @@ class WorkTree:
             "--modified", "--deleted", "--others", "--exclude-standard", *looked_at
         )
         self._write("update-index", "-z", "--index-info", stdin=_lines(_unconflicted(staged)))
-        paths = _lines(dict.fromkeys(path.rstrip(b"/") for path in changed))
-        self._write("update-index", "-z", "--add", "--remove", "--stdin", stdin=paths)
+        paths = dict.fromkeys(path.rstrip(b"/") for path in changed)
+        files = sort_changes(self.directory, paths)
+        # First what is gone, also where a file has taken a directory's place, or the reverse.
+        removals = _lines(paths.keys() - set(files.addable))
+        self._write("update-index", "-z", "--force-remove", "--stdin", stdin=removals)
+        self._add(files.addable, files)
+        self.left_out = tuple(files.left_out)
         tree = self._write("write-tree", "--missing-ok")
         self._check_complete()
         return Revision(self._write(*_IDENTITY, "commit-tree", "-m", "The work tree", tree))
+
+    def _add(self, paths: list[bytes], files: Changed) -> None:
+        """Add files to the index; what git refuses is found by halves, and left out."""
+        if not paths:
+            return
+        command = ("update-index", "-z", "--add", "--replace", "--stdin")
+        try:
+            self._write(*command, stdin=_lines(paths))
+        except GitFailed as error:
+            if error.fault in REMOTE_FAULTS:
+                raise  # a full disk, say, is not the file's fault
+            if len(paths) > 1:
+                half = len(paths) // 2
+                self._add(paths[:half], files)
+                self._add(paths[half:], files)
+            elif Path(self.directory, os.fsdecode(paths[0])).is_dir():
+                message = "It is a repository of its own; commit the files themselves."
+                files.leave_out(paths[0], "submodule", message)
+            else:
+                said = next(iter(error.stderr_tail.splitlines()), "git says nothing")
+                files.leave_out(paths[0], "unreadable", f"git cannot read it: {shown(said, 200)}.")
 
     def file(self, path: str) -> Path | None:
         """Return a file that is in the repository, or would be with the next commit of everything.
@@ -164,10 +201,12 @@ class WorkTree:
         for source in (index, *index.parent.glob("sharedindex.*")):
             if source.exists():  # with its time, by which git tells what may have changed since
                 shutil.copy2(source, self._borrowing)
-        excluded = self._place("info/exclude")
-        if excluded.is_file():
-            (self._borrowing / "info").mkdir(exist_ok=True)
-            shutil.copy(excluded, self._borrowing / "info" / "exclude")
+        for name in ("info/exclude", "info/attributes"):
+            source = self._place(name)
+            if source.is_file():
+                for repository in (self._borrowing, self._written):
+                    (repository / "info").mkdir(exist_ok=True)
+                    shutil.copy(source, repository / name)
 
     def _place(self, name: str) -> Path:
         """Return where the user's repository keeps something."""
@@ -223,7 +262,7 @@ class WorkTree:
     ) -> GitOutput:
         """Run a command on the user's files, with the index and objects of one of our own."""
         tree = str(self.directory)
-        words = ("-C", tree, "--work-tree", tree, *command)
+        words = ("-C", tree, "--work-tree", tree, *self._settings, *command)
         return self.git.run(*words, directory=repository, stdin=stdin, expected=expected)
 
 

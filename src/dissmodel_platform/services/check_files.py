@@ -13,6 +13,7 @@ from dissmodel_platform.registry.catalog import PATH as CATALOG_PATH
 from dissmodel_platform.registry.catalog import ParsedCatalog, parse_catalog
 from dissmodel_platform.registry.git_faults import GitFailed, GitFault
 from dissmodel_platform.registry.holds import reason_to_hold
+from dissmodel_platform.registry.left_out import with_left_out
 from dissmodel_platform.registry.mirror_reader import MirrorReader
 from dissmodel_platform.registry.problems import SpecProblem, printable_path
 from dissmodel_platform.registry.snapshot import (
@@ -59,8 +60,9 @@ class RegistryContents:
     parsed_catalog: ParsedCatalog | None
 
     def removed(self) -> list[str]:
-        """Return the files that the base has and the work tree has not."""
-        gone = sorted(f"models/{name}.toml" for name in self.change.removed)
+        """Return the files that the base has and the work tree has not, printable."""
+        names = sorted(self.change.removed)
+        gone = [printable_path(f"models/{name}.toml".encode()) for name in names]
         had_catalog = self.earlier is not None and self.earlier.catalog is not None
         has_catalog = self.change.catalog is not None or any(
             problem.path == CATALOG_PATH for problem in self.change.problems
@@ -141,7 +143,7 @@ def _read(directory: Path, base_ref: str | None, scratch: Path) -> RegistryConte
     tree = WorkTree(directory, scratch)
     base = tree.fork_point(base_ref) if base_ref is not None else None
     revision, reader = tree.commit(), tree.reader
-    change = read_snapshot(reader, revision, base)
+    change = with_left_out(read_snapshot(reader, revision, base), tree.left_out)
     differences = reader.changes(base, revision) if base is not None else []
     catalog = _catalog_content(reader, change.catalog)
     return RegistryContents(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -45,17 +46,18 @@ def make_registry(directory: Path) -> None:
     """
     directory = directory.absolute()
     try:
-        existed = directory.exists()
-        if existed and not (directory.is_dir() and not any(directory.iterdir())):
+        if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
             raise InvalidInput(
                 f"{directory} is there and not an empty directory; name one that does not exist."
             )
-        directory.mkdir(parents=True, exist_ok=True)
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
         try:
+            directory.mkdir(parents=True, exist_ok=True)
             _fill(directory)
         except BaseException:
-            if not existed:
-                directory.rmdir()
+            for path in missing:
+                with contextlib.suppress(OSError):  # somebody else may use it by now
+                    path.rmdir()
             raise
     except OSError as error:
         raise InvalidInput(f"{directory} cannot be made: {error}.") from error

@@ -167,6 +167,25 @@ class TestFiles:
             await check(registry)
         assert "mirror" not in str(caught.value)
 
+    async def test_a_file_that_git_cannot_take_is_a_fault_and_not_removed(
+        self, registry, check
+    ) -> None:
+        commit(registry, {"models/b.toml": SPEC, "models/c.toml": SPEC})
+        with (registry / "models/b.toml").open("wb") as huge:
+            huge.truncate(3 * 1024**3)
+        git(registry, "init", "--quiet", "models/c.toml.d")
+        report = await check(registry, "HEAD")
+        assert codes(report) == [("models/b.toml", "too-large", None)]
+        assert "3221225472 bytes" in next(report.findings).problem.message
+        assert report.removed == []
+
+    async def test_a_removed_file_s_name_cannot_write_on_the_terminal(
+        self, registry, check
+    ) -> None:
+        commit(registry, {"models/\x1b[31mred\n.toml": SPEC})
+        commit(registry, {"models/\x1b[31mred\n.toml": None})
+        assert (await check(registry, "HEAD~1")).removed == ["models/\\x1b[31mred\\n.toml"]
+
     async def test_a_registry_without_models_is_a_fault(self, registry, check) -> None:
         git(registry, "rm", "-r", "--quiet", "models")
         report = await check(registry)

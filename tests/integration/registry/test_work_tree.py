@@ -118,6 +118,93 @@ def test_links_and_directories_are_committed_as_what_they_are(repository, open_t
     }
 
 
+def test_a_directory_that_became_a_file_and_the_reverse(repository, open_tree) -> None:
+    commit(repository, {"models/d.toml/x": "x", "models/b.toml": MODEL})
+    shutil.rmtree(repository / "models/d.toml")
+    (repository / "models/d.toml").write_text("a file now")
+    (repository / "models/b.toml").unlink()
+    (repository / "models/b.toml").mkdir()
+    (repository / "models/b.toml/x").write_text("x")
+    tree = open_tree(repository)
+    listed = {entry.path: entry.mode for entry in tree.reader.entries(tree.commit())}
+    assert listed == {
+        b"models/a.toml": "100644",
+        b"models/b.toml": "040000",
+        b"models/d.toml": "100644",
+    }
+    assert tree.left_out == ()
+
+
+def test_the_directory_of_models_becomes_a_link(repository, open_tree) -> None:
+    (repository / "models").rename(repository / "elsewhere")
+    (repository / "models").symlink_to("elsewhere")
+    assert contents(open_tree(repository)) == {"models": "120 elsewhere"}
+
+
+def test_the_directory_of_models_takes_the_place_of_a_file(repository, open_tree) -> None:
+    git(repository, "rm", "-r", "--quiet", "models")
+    commit(repository, {"models": "a file"})
+    (repository / "models").unlink()
+    (repository / "models").mkdir()
+    (repository / "models/b.toml").write_text(MODEL)
+    assert list(contents(open_tree(repository))) == ["models/b.toml"]
+
+
+def test_a_repository_inside_the_registry_is_left_out(repository, open_tree) -> None:
+    for name in ("below", "model.toml"):
+        git(repository, "init", "--quiet", f"models/{name}")
+    (repository / "models/b.toml").write_text(MODEL)
+    tree = open_tree(repository)
+    assert list(contents(tree)) == ["models/a.toml", "models/b.toml"]
+    assert [(path, problem.code) for path, problem in tree.left_out] == [
+        (b"models/model.toml", "submodule")
+    ]
+
+
+def test_what_cannot_be_read_is_told_and_hides_no_other_file(repository, open_tree) -> None:
+    (repository / ".gitattributes").write_text("models/odd.toml working-tree-encoding=UTF-16\n")
+    for name in ("b", "odd", "c"):
+        (repository / f"models/{name}.toml").write_text("x")
+    (repository / "models/a.toml").unlink()
+    os.mkfifo(repository / "models/a.toml")
+    with (repository / "models/huge.toml").open("wb") as huge:
+        huge.truncate(3 * 1024**3)
+    tree = open_tree(repository)
+    assert list(contents(tree)) == ["models/b.toml", "models/c.toml"]
+    assert sorted((path, problem.code) for path, problem in tree.left_out) == [
+        (b"models/a.toml", "not-a-file"),
+        (b"models/huge.toml", "too-large"),
+        (b"models/odd.toml", "unreadable"),
+    ]
+
+
+@pytest.mark.parametrize("place", ["repository", "user", "default"])
+def test_what_the_user_s_git_ignores_stays_out(repository, tmp_path, place) -> None:
+    home = tmp_path / "home of the user"
+    (home / ".config/git").mkdir(parents=True)
+    environ = {"HOME": str(home)}
+    if place == "default":
+        (home / ".config/git/ignore").write_text("draft*\n")
+    else:
+        (home / "ignored").write_text("draft*\n")
+        config = repository / ".git/config" if place == "repository" else home / ".gitconfig"
+        stated = home / "ignored" if place == "repository" else "~/ignored"
+        git(repository, "config", "--file", str(config), "core.excludesFile", str(stated))
+    (repository / "models/draft.toml").write_text("not yet")
+    (tmp_path / "scratch").mkdir()
+    tree = WorkTree(repository, tmp_path / "scratch", environ=environ)
+    assert list(contents(tree)) == ["models/a.toml"]
+    assert tree.file("models/draft.toml") is None
+
+
+def test_line_ends_are_those_that_would_be_committed(repository, open_tree) -> None:
+    git(repository, "config", "core.autocrlf", "true")
+    for name in ("a", "b"):
+        (repository / f"models/{name}.toml").write_bytes(b"[model]\r\n")
+    tree = open_tree(repository)
+    assert set(contents(tree).values()) == {"100 [model]\n"}
+
+
 def test_names_of_any_bytes_are_committed(repository, open_tree) -> None:
     odd = [b"models/\xff\xfe.toml", b"models/a\nb.toml", b"models/:(top)x.toml", b"models/*.toml"]
     for name in odd:
