@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dissmodel_platform.cli import up  # noqa: F401 - started below: here, as what it lacks is told
 from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.progress import RunProgress
 from dissmodel_platform.client.platform import Platform
