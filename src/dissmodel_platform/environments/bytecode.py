@@ -20,13 +20,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import cache_from_source
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
-from dissmodel_platform.environments.scratch import scratch_directory
+from dissmodel_platform.environments.scratch import replace_directory, scratch_directory
+from dissmodel_platform.environments.seals import Seals, records_of, seal
 from dissmodel_platform.environments.uv import PYTHON
 from dissmodel_platform.environments.wheels import Wheel
 from dissmodel_platform.environments.workshop import Room, Workshop
@@ -50,10 +49,13 @@ class BytecodeStore:
         On the file system of the environments.
     workshop : Workshop
         Where modules are compiled.
+    seals : Seals
+        Which of it is known to be whole.
     """
 
     directory: Path
     workshop: Workshop
+    seals: Seals = field(default_factory=Seals)
 
     def link(self, site: Path, wheels: Sequence[Wheel]) -> None:
         """Give an environment the bytecode of its wheels, compiling what nobody compiled yet.
@@ -74,7 +76,7 @@ class BytecodeStore:
         """
         if not wheels:
             return
-        records = _records(site)
+        records = records_of(site)
         with ThreadPoolExecutor(min(_MAX_AT_ONCE, os.cpu_count() or 1)) as threads:
             modules = dict(
                 zip(
@@ -104,10 +106,14 @@ class BytecodeStore:
         """Return where the bytecode of a wheel lies."""
         return self.directory / f"{sha256}-{sys.implementation.cache_tag}"
 
+    def is_whole(self, sha256: str) -> bool:
+        """Say whether the bytecode of a wheel is here and as it was compiled."""
+        return self.seals.is_whole(self.path(sha256))
+
     def _modules(self, site: Path, wheel: Wheel, records: Mapping[str, Path]) -> Modules:
         """Return the modules of a wheel, which are compiled then."""
-        known = self.path(wheel.sha256) / _MODULES
-        with contextlib.suppress(FileNotFoundError):
+        if self.is_whole(wheel.sha256):
+            known = self.path(wheel.sha256) / _MODULES
             found: Modules = json.loads(known.read_text(encoding="utf-8"))
             return found
         modules = _listed(records[wheel.name], site) if wheel.name in records else {}
@@ -128,8 +134,10 @@ class BytecodeStore:
                 (out / str(index)).mkdir(exist_ok=True)
                 (out / f"{index}.link").symlink_to(self.path(wheel.sha256) / str(index))
             (out / _MODULES).write_text(json.dumps(modules), encoding="utf-8")
-            if not self.path(wheel.sha256).exists():
-                out.rename(self.path(wheel.sha256))
+            # what a package compiles at run time (Numba) goes to the same directories
+            seal(out, {"wheel": wheel.sha256, "grows": True})
+            if not self.is_whole(wheel.sha256):
+                replace_directory(self.path(wheel.sha256), out, scratch)
 
 
 def _name_again(link: Path, name: Path) -> bool:
@@ -150,14 +158,6 @@ def _link_files(compiled: Path, cache: Path, names: Sequence[str]) -> None:
         file = Path(cache_from_source(name)).name
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             os.link(compiled / file, cache / file)
-
-
-def _records(site: Path) -> dict[str, Path]:
-    """Return the record of each installed distribution, by its normalised name."""
-    return {
-        canonicalize_name(info.name.partition("-")[0]): info / "RECORD"
-        for info in site.glob("*.dist-info")
-    }
 
 
 def _listed(record: Path, site: Path) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,20 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
         finally:
             remove_tree(directory)
             held.unlink(missing_ok=True)
+
+
+def replace_directory(final: Path, made: Path, scratch: Path) -> None:
+    """Put a finished directory in its place; what is there goes to the scratch directory.
+
+    Where another did the same meanwhile, theirs stays.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        final.rename(scratch / uuid4().hex)
+    try:
+        made.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def sweep(parent: Path) -> None:

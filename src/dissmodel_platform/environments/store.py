@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -33,7 +34,12 @@ from dissmodel_platform.environments.failures import explain
 from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_key
 from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest
-from dissmodel_platform.environments.scratch import scratch_directory, sweep
+from dissmodel_platform.environments.scratch import (
+    replace_directory,
+    scratch_directory,
+    sweep,
+)
+from dissmodel_platform.environments.seals import Seals, altered, read_marker, seal
 from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.environments.wheels import (
     Wheel,
@@ -49,7 +55,8 @@ from dissmodel_platform.errors import (
 )
 from dissmodel_platform.types import EnvironmentKey
 
-MARKER = "platform.json"
+log = logging.getLogger(__name__)
+
 _LOOK_SECONDS = 0.5
 _LIBRARIES_LINE = "dissmodel-platform-libraries.pth"
 
@@ -69,12 +76,15 @@ class Environment:
     parts : tuple of Path
         All that it consists of on this machine: itself, its libraries, their bytecode, and the
         source of an editable package.
+    build : str
+        Which build of it this is: another one after it was mended.
     """
 
     key: EnvironmentKey
     directory: Path
     distribution: str
     parts: tuple[Path, ...] = ()
+    build: str = ""
 
     @property
     def python(self) -> Path:
@@ -134,7 +144,8 @@ class EnvironmentStore:
         sweep(self._scratch)
         self.workshop = workshop
         self.uv = Uv(workshop)
-        self._bytecode = BytecodeStore(self._directory / "bytecode", workshop)
+        self._seals = Seals()
+        self._bytecode = BytecodeStore(self._directory / "bytecode", workshop, self._seals)
 
     def lock(self, request: PackageRequest) -> Lock:
         """Make the lock that answers a request; the wheels that it needs built are here then.
@@ -153,12 +164,21 @@ class EnvironmentStore:
         """Return where a wheel lies, or has to be put, that was built for a lock."""
         return built_wheel_path(self._wheels, wheel.sha256, wheel.file)
 
+    def has_wheel(self, wheel: BuiltWheel) -> bool:
+        """Say whether a wheel that was built for a lock is here, with the bytes of then."""
+        try:
+            with self.built_wheel(wheel).open("rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest() == wheel.sha256
+        except FileNotFoundError:
+            return False
+
     def acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
         """Return the environment of a lock, building it if this machine lacks it.
 
         Two callers that want one key: the second waits and takes the first one's. Callers with
         different keys wait for each other only where they build the same libraries. After this,
         callers can assume that the executor's package imports and fulfils dissmodel's contract.
+        One that somebody damaged is built anew.
 
         Raises
         ------
@@ -180,8 +200,13 @@ class EnvironmentStore:
         return Acquired(environment, built, time.perf_counter() - begin, parts)
 
     def has(self, lock: Lock, request: PackageRequest) -> bool:
-        """Say whether this machine has the environment of a lock."""
+        """Say whether this machine has the environment of a lock, undamaged."""
         return self._find(environment_key(lock, request)) is not None
+
+    def forget(self, environment: Environment) -> None:
+        """Look at all files of an environment when it is wanted next: a run of it failed."""
+        for part in environment.parts:
+            self._seals.forget(part)
 
     def interrupt(self) -> None:
         """End the builds that run now and refuse new ones; for shutting down."""
@@ -204,10 +229,20 @@ class EnvironmentStore:
             lock.release()
 
     def _find(self, key: EnvironmentKey) -> Environment | None:
+        """Return an environment that is here and whole, its libraries and bytecode too."""
         directory = self._environments / key
-        try:
-            marker = json.loads((directory / MARKER).read_text())
-        except FileNotFoundError:
+        marker = read_marker(directory)
+        if marker is None:
+            return None
+        layers = [directory]
+        if marker["libraries"]:
+            layers.append(self._libraries / marker["libraries"])
+        broken = [path for path in layers if not self._seals.is_whole(path, _site(path))]
+        for sha256 in marker["wheels"].values():
+            if not self._bytecode.is_whole(sha256):
+                broken.append(self._bytecode.path(sha256))
+        if broken:
+            log.warning("environment %s is damaged: %s", key, ", ".join(map(str, broken)))
             return None
         return self._environment(key, directory, marker)
 
@@ -219,7 +254,9 @@ class EnvironmentStore:
             parts.append(self._libraries / marker["libraries"])
         if marker["editable"]:
             parts.append(Path(marker["editable"]))
-        return Environment(key, directory, marker["distribution"], tuple(parts))
+        libraries = read_marker(self._libraries / marker["libraries"]) or {}
+        build = f"{marker.get('build', '')}-{libraries.get('build', '')}"
+        return Environment(key, directory, marker["distribution"], tuple(parts), build)
 
     def _build(
         self,
@@ -230,7 +267,6 @@ class EnvironmentStore:
     ) -> Environment:
         """Build beside, check, and publish by renaming; the caller holds the key's lock."""
         final = self._environments / key
-        shutil.rmtree(final, ignore_errors=True)
         chosen = choose_wheels(lock, self._wheels)
         with scratch_directory(self._scratch) as scratch:
             building = scratch / "environment"
@@ -246,8 +282,8 @@ class EnvironmentStore:
             with _timed(parts, "check"):
                 self._check(self._environment(key, building, marker), request)
             (building / "pylock.toml").write_text(lock.text)
-            (building / MARKER).write_text(json.dumps(marker, indent=1))
-            building.rename(final)
+            marker = seal(building, marker)
+            replace_directory(final, building, scratch)
         return self._environment(key, final, marker)
 
     def _install_in_layers(
@@ -260,22 +296,23 @@ class EnvironmentStore:
         parts: dict[str, float],
     ) -> str:
         """Install the model's package, and its libraries below it; returns their layer's name."""
+        is_damaged = (self._environments / environment_key(lock, request)).exists()
         own_name = _own_name(lock, request)
         own = [wheel for wheel in chosen if wheel.name == own_name]
         others = [wheel for wheel in chosen if wheel.name != own_name]
         with _timed(parts, "install"):
-            self._install(building, own, request, scratch)
+            self._install(building, own, request, scratch, is_damaged)
             self._install_editable(building, request, scratch)
         name = _layer_name(others)
         layer = self._libraries / name
-        if not (layer / MARKER).is_file():
+        if not self._is_layer_whole(layer, others):
             with self._alone(name):
-                if not (layer / MARKER).is_file():
+                if not self._is_layer_whole(layer, others):
                     self._build_layer(layer, others, request, parts)
         if _overlap(_site(building), _site(layer)):
             shutil.rmtree(building)
             with _timed(parts, "install"):
-                self._install(building, chosen, request, scratch)
+                self._install(building, chosen, request, scratch, is_damaged)
                 self._install_editable(building, request, scratch)
             with _timed(parts, "bytecode"):
                 self._bytecode.link(_site(building), chosen)
@@ -286,6 +323,10 @@ class EnvironmentStore:
             self._bytecode.link(_site(building), own)
         return name
 
+    def _is_layer_whole(self, layer: Path, wheels: Sequence[Wheel]) -> bool:
+        is_whole = self._seals.is_whole(layer, _site(layer))
+        return is_whole and all(self._bytecode.is_whole(wheel.sha256) for wheel in wheels)
+
     def _build_layer(
         self,
         layer: Path,
@@ -293,21 +334,40 @@ class EnvironmentStore:
         request: PackageRequest,
         parts: dict[str, float],
     ) -> None:
-        shutil.rmtree(layer, ignore_errors=True)
+        is_damaged = layer.exists()
         with scratch_directory(self._scratch) as scratch:
             building = scratch / "libraries"
             with _timed(parts, "install"):
-                self._install(building, wheels, request, scratch)
+                self._install(building, wheels, request, scratch, is_damaged)
             with _timed(parts, "bytecode"):
                 self._bytecode.link(_site(building), wheels)
-            marker = {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}}
-            (building / MARKER).write_text(json.dumps(marker, indent=1))
-            building.rename(layer)
+            seal(building, {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}})
+            replace_directory(layer, building, scratch)
 
     def _install(
+        self,
+        directory: Path,
+        wheels: Sequence[Wheel],
+        request: PackageRequest,
+        scratch: Path,
+        was_damaged: bool = False,
+    ) -> None:
+        """Make a virtual environment of wheels with known hashes; nothing of theirs runs.
+
+        What somebody changed in the package cache, by writing to a file that is linked from there,
+        is fetched anew; all files are compared where the installation replaces a damaged one.
+        """
+        self._sync(directory, wheels, request, scratch)
+        changed = altered(_site(directory), thorough=was_damaged)
+        if changed:
+            log.warning("the package cache is damaged; fetched anew: %s", ", ".join(changed))
+            self._uv(["cache", "clean", "--quiet", *changed], request, scratch)
+            shutil.rmtree(directory)
+            self._sync(directory, wheels, request, scratch)
+
+    def _sync(
         self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest, scratch: Path
     ) -> None:
-        """Make a virtual environment of wheels with known hashes; nothing of theirs runs."""
         venv.EnvBuilder(symlinks=True).create(directory)
         with (directory / "pyvenv.cfg").open("a") as settings:
             settings.write("relocatable = true\n")  # uv then starts scripts by relative paths

@@ -12,7 +12,7 @@ from dissmodel_platform.environments.store import Environment
 from dissmodel_platform.execution.forkserver import Harness, HarnessRefused, Run
 from dissmodel_platform.types import EnvironmentKey
 
-ServerName = tuple[EnvironmentKey, str, str]
+ServerName = tuple[EnvironmentKey, str, str, str]
 
 
 class Launcher:
@@ -63,7 +63,7 @@ class Launcher:
         RunLost
             The machinery failed.
         """
-        name = (environment.key, environment.distribution, module)
+        name = (environment.key, environment.build, environment.distribution, module)
         if fork and self._most > 0 and name not in self._unforkable:
             with contextlib.suppress(HarnessRefused):
                 server = await self._server(name, environment, module)

@@ -129,7 +129,8 @@ class Preparer:
         request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
         if lock_sha256 is not None:
             lock = await records.load_lock(self._database, lock_sha256)
-            await self._fetch_wheels(lock, request)
+            if not await asyncio.to_thread(self._store.has, lock, request):
+                await self._fetch_wheels(lock, request)
             acquired = await asyncio.to_thread(self._store.acquire, lock, request)
             return Prepared(acquired.environment, lock, request)
         row = await records.find_or_create(self._database, spec.name, request)
@@ -147,6 +148,10 @@ class Preparer:
             )
             await records.mark_failed(self._database, row, failure)
             raise failure from error
+
+    def forget(self, environment: Environment) -> None:
+        """Look at all files of an environment when it is wanted next: a run of it failed."""
+        self._store.forget(environment)
 
     def interrupt(self) -> None:
         """End the builds that run now and refuse new ones; for shutting down."""
@@ -173,12 +178,13 @@ class Preparer:
         return Prepared(acquired.environment, lock, request)
 
     async def _fetch_wheels(self, lock: Lock, request: PackageRequest) -> None:
-        """Bring the wheels here that another worker built for a lock."""
+        """Bring the wheels here that another worker built for a lock; damaged ones too."""
         for wheel in lock.built:
-            place = self._store.built_wheel(wheel)
-            if place.exists():
+            if await asyncio.to_thread(self._store.has_wheel, wheel):
                 continue
+            place = self._store.built_wheel(wheel)
             place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
             try:
                 await self._objects.fetch(wheel.sha256, place)
             except ObjectNotFound as error:

@@ -122,7 +122,13 @@ class Runner:
                 (entry.sha256 for entry in staged if entry.reference.field == SOURCE_FIELD), ""
             )
             _write_request(experiment, spec, staged, directory)
-            record = await self._execute(experiment, spec, prepared, directory, journal, outcome)
+            try:
+                record = await self._execute(
+                    experiment, spec, prepared, directory, journal, outcome
+                )
+            except PlatformError:  # a damaged environment may be why
+                parts.preparer.forget(prepared.environment)
+                raise
             outputs = await collect_outputs(
                 directory / "outputs",
                 experiment.id,

@@ -15,7 +15,8 @@ import pytest
 
 from dissmodel_platform.environments.lock import Lock, environment_key
 from dissmodel_platform.environments.packages import PackageRequest, request_for
-from dissmodel_platform.environments.store import MARKER, EnvironmentStore
+from dissmodel_platform.environments.seals import MARKER
+from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import BuildInterrupted
 from tests.acceptance.support import processes_below
 from tests.processes import wait_until

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dissmodel_platform.experiments.transitions import MOST_LOSSES
+from dissmodel_platform.registry.spec import parse_spec
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,18 @@ async def test_a_model_that_ends_its_process_fails_at_once(lab: Any, how: str, r
     experiment = await lab.run("ends", {"how": how})
     assert (experiment.status, experiment.attempt) == ("failed", 1)
     assert await lab.last_line(experiment) == reason
+
+
+async def test_the_environment_of_a_run_that_failed_is_looked_at_again(lab: Any) -> None:
+    spec = parse_spec("models/inline.toml", lab.spec("raises")).spec
+    assert (await lab.run("raises", {"phase": "load"})).status == "failed"
+    environment = (await lab.parts.preparer.prepare(spec)).environment
+    [metadata] = environment.directory.glob("lib/*/site-packages/behaviours-*/METADATA")
+    os.utime(metadata, (0, 0))
+    assert (await lab.parts.preparer.prepare(spec)).environment.build == environment.build
+    assert (await lab.run("raises", {"phase": "load"})).status == "failed"
+    mended = (await lab.parts.preparer.prepare(spec)).environment
+    assert mended.build != environment.build
 
 
 async def test_a_run_that_is_killed_from_outside_is_run_again(lab: Any, tmp_path: Path) -> None:

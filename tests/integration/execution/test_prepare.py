@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ async def test_a_branch_that_moves_on_does_not_change_what_a_model_runs(
     repositories.commit(source, "v0.2.0")
     again = await lab.parts.preparer.prepare(spec(package))
     assert again == first
+
+
+async def test_a_wheel_whose_bytes_are_wrong_is_fetched_anew(
+    lab: Any, environments: EnvironmentStore, repositories: Any
+) -> None:
+    model = spec(repositories.requirement("behaviours"))
+    prepared = await lab.parts.preparer.prepare(model)
+    [wheel] = (wheel for wheel in prepared.lock.built if wheel.name == "behaviours")
+    path = environments.built_wheel(wheel)
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1])
+    shutil.rmtree(prepared.environment.directory)
+    await lab.parts.preparer.prepare(model)
+    assert path.read_bytes() == content
 
 
 async def test_several_who_prepare_one_model_at_once_get_one_lock(
