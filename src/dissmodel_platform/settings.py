@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     build_disk_bytes: int = Field(default=20 * 10**9, ge=0)
     """What a build may write, in bytes; 0: no limit."""
 
+    environments_max_bytes: int = Field(default=50 * 10**9, ge=0)
+    """Size of this machine's environments and their package cache, in bytes; 0: no limit."""
+
     package_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated hosts on private networks that builds may connect to (``*.example.org``); the
     indexes in uv's own variables are among them without being named."""

@@ -57,6 +57,11 @@ class BytecodeStore:
     workshop: Workshop
     seals: Seals = field(default_factory=Seals)
 
+    @property
+    def scratch(self) -> Path:
+        """Where modules are compiled before they are put in place."""
+        return self.directory / "scratch"
+
     def link(self, site: Path, wheels: Sequence[Wheel]) -> None:
         """Give an environment the bytecode of its wheels, compiling what nobody compiled yet.
 
@@ -122,7 +127,7 @@ class BytecodeStore:
 
     def _compile(self, site: Path, wheel: Wheel, modules: Modules) -> None:
         """Compile what is there; a module that ends the compiler costs the wheel its bytecode."""
-        with scratch_directory(self.directory / "scratch") as scratch:
+        with scratch_directory(self.scratch) as scratch:
             listed = scratch / _MODULES
             listed.write_text(json.dumps(modules), encoding="utf-8")
             out = scratch / "out"

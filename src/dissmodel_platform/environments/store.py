@@ -30,7 +30,10 @@ from filelock import FileLock, Timeout
 from packaging.utils import canonicalize_name
 
 from dissmodel_platform.environments.bytecode import BytecodeStore
+from dissmodel_platform.environments.collection import Collected, Collector
 from dissmodel_platform.environments.failures import explain
+from dissmodel_platform.environments.layout import Layout, note_use, site_packages
+from dissmodel_platform.environments.leases import Lease
 from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_key
 from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest
@@ -78,6 +81,8 @@ class Environment:
         source of an editable package.
     build : str
         Which build of it this is: another one after it was mended.
+    lease_file : Path
+        What says that it is in use.
     """
 
     key: EnvironmentKey
@@ -85,6 +90,11 @@ class Environment:
     distribution: str
     parts: tuple[Path, ...] = ()
     build: str = ""
+    lease_file: Path = Path(os.devnull)
+
+    def use(self) -> Lease:
+        """Say that the environment is in use; it is not removed until the lease ends."""
+        return Lease.shared(self.lease_file)
 
     @property
     def python(self) -> Path:
@@ -129,23 +139,22 @@ class EnvironmentStore:
 
     def __init__(self, directory: Path, harness: Path, workshop: Workshop) -> None:
         self._directory = directory.resolve()
-        self._environments = self._directory / "environments"
-        self._libraries = self._directory / "libraries"
-        self._wheels = self._directory / "wheels"
-        self._cache = self._directory / "cache"
-        self._locks = self._directory / "locks"
-        self._scratch = self._directory / "scratch"
+        self.layout = Layout(self._directory)
+        self._environments = self.layout.environments
+        self._libraries = self.layout.libraries
+        self._wheels = self.layout.wheels
+        self._cache = self.layout.cache
+        self._locks = self.layout.locks
+        self._scratch = self.layout.scratch
         self._harness = harness.parent.resolve()
-        for path in (
-            self._environments, self._libraries, self._wheels, self._cache, self._locks,
-            self._scratch, self._directory / "bytecode",
-        ):  # fmt: skip
-            path.mkdir(parents=True, exist_ok=True)
+        self.layout.make()
+        self._seals = Seals()
+        self._bytecode = BytecodeStore(self.layout.bytecode, workshop, self._seals)
         sweep(self._scratch)
+        if self._bytecode.scratch.is_dir():
+            sweep(self._bytecode.scratch)
         self.workshop = workshop
         self.uv = Uv(workshop)
-        self._seals = Seals()
-        self._bytecode = BytecodeStore(self._directory / "bytecode", workshop, self._seals)
 
     def lock(self, request: PackageRequest) -> Lock:
         """Make the lock that answers a request; the wheels that it needs built are here then.
@@ -168,6 +177,7 @@ class EnvironmentStore:
         """Say whether a wheel that was built for a lock is here, with the bytes of then."""
         try:
             with self.built_wheel(wheel).open("rb") as opened:
+                os.utime(self.built_wheel(wheel).parent)  # wanted now: not to be collected
                 return hashlib.file_digest(opened, "sha256").hexdigest() == wheel.sha256
         except FileNotFoundError:
             return False
@@ -189,19 +199,56 @@ class EnvironmentStore:
         """
         begin = time.perf_counter()
         key = environment_key(lock, request)
-        found = self._find(key)
-        if found is not None:
-            return Acquired(found, built=False, seconds=time.perf_counter() - begin)
-        parts: dict[str, float] = {}
-        with self._alone(key):
+        with Lease.shared(self.layout.lease(key)):
             found = self._find(key)
-            built = found is None
-            environment = found or self._build(key, lock, request, parts)
-        return Acquired(environment, built, time.perf_counter() - begin, parts)
+            if found is not None:
+                note_use(found.directory)
+                return Acquired(found, built=False, seconds=time.perf_counter() - begin)
+            parts: dict[str, float] = {}
+            with self._alone(key):
+                found = self._find(key)
+                built = found is None
+                environment = found or self._build(key, lock, request, parts)
+            return Acquired(environment, built, time.perf_counter() - begin, parts)
 
     def has(self, lock: Lock, request: PackageRequest) -> bool:
         """Say whether this machine has the environment of a lock, undamaged."""
         return self._find(environment_key(lock, request)) is not None
+
+    def collect(self, max_bytes: int) -> Collected | None:
+        """Bring the store below a size, removing what was used longest ago.
+
+        What is in use stays, and what was used within the last minutes.
+
+        Parameters
+        ----------
+        max_bytes : int
+            Size of everything, each file counted once; 0: no limit.
+
+        Returns
+        -------
+        Collected or None
+            What was done; ``None`` where there is no limit or another process does it now.
+
+        Raises
+        ------
+        BuildInterrupted
+            The process is being stopped.
+        OSError
+            The disk refused.
+        """
+        if max_bytes == 0:
+            return None
+        return Collector(self.layout, self._tidy_cache, self.workshop.commands.check).collect(
+            max_bytes
+        )
+
+    def _tidy_cache(self, arguments: Sequence[str]) -> None:
+        with scratch_directory(self._scratch) as scratch:
+            room = Room(scratch, writable=(self._directory,))
+            done = self.uv.run(arguments, room, cache=self._cache)
+            if done.exit_code != 0:
+                log.warning("the package cache cannot be cleaned: %s", done.output_tail)
 
     def forget(self, environment: Environment) -> None:
         """Look at all files of an environment when it is wanted next: a run of it failed."""
@@ -237,7 +284,7 @@ class EnvironmentStore:
         layers = [directory]
         if marker["libraries"]:
             layers.append(self._libraries / marker["libraries"])
-        broken = [path for path in layers if not self._seals.is_whole(path, _site(path))]
+        broken = [path for path in layers if not self._seals.is_whole(path, site_packages(path))]
         for sha256 in marker["wheels"].values():
             if not self._bytecode.is_whole(sha256):
                 broken.append(self._bytecode.path(sha256))
@@ -256,7 +303,8 @@ class EnvironmentStore:
             parts.append(Path(marker["editable"]))
         libraries = read_marker(self._libraries / marker["libraries"]) or {}
         build = f"{marker.get('build', '')}-{libraries.get('build', '')}"
-        return Environment(key, directory, marker["distribution"], tuple(parts), build)
+        lease = self.layout.lease(key)
+        return Environment(key, directory, marker["distribution"], tuple(parts), build, lease)
 
     def _build(
         self,
@@ -268,7 +316,7 @@ class EnvironmentStore:
         """Build beside, check, and publish by renaming; the caller holds the key's lock."""
         final = self._environments / key
         chosen = choose_wheels(lock, self._wheels)
-        with scratch_directory(self._scratch) as scratch:
+        with Lease.shared(self.layout.building), scratch_directory(self._scratch) as scratch:
             building = scratch / "environment"
             libraries = self._install_in_layers(building, chosen, lock, request, scratch, parts)
             marker = {
@@ -277,6 +325,8 @@ class EnvironmentStore:
                 "distribution": _distribution(building, lock, request),
                 "libraries": libraries,
                 "editable": str(request.tree.path) if request.tree and request.editable else "",
+                "python": request.python,
+                "walls": list(self.workshop.walls.builds),
                 "wheels": {wheel.name: wheel.sha256 for wheel in chosen},
             }
             with _timed(parts, "check"):
@@ -309,22 +359,22 @@ class EnvironmentStore:
             with self._alone(name):
                 if not self._is_layer_whole(layer, others):
                     self._build_layer(layer, others, request, parts)
-        if _overlap(_site(building), _site(layer)):
+        if _overlap(site_packages(building), site_packages(layer)):
             shutil.rmtree(building)
             with _timed(parts, "install"):
                 self._install(building, chosen, request, scratch, is_damaged)
                 self._install_editable(building, request, scratch)
             with _timed(parts, "bytecode"):
-                self._bytecode.link(_site(building), chosen)
+                self._bytecode.link(site_packages(building), chosen)
             return ""
-        line = f"import site; site.addsitedir({str(_site(layer))!r})\n"
-        (_site(building) / _LIBRARIES_LINE).write_text(line)
+        line = f"import site; site.addsitedir({str(site_packages(layer))!r})\n"
+        (site_packages(building) / _LIBRARIES_LINE).write_text(line)
         with _timed(parts, "bytecode"):
-            self._bytecode.link(_site(building), own)
+            self._bytecode.link(site_packages(building), own)
         return name
 
     def _is_layer_whole(self, layer: Path, wheels: Sequence[Wheel]) -> bool:
-        is_whole = self._seals.is_whole(layer, _site(layer))
+        is_whole = self._seals.is_whole(layer, site_packages(layer))
         return is_whole and all(self._bytecode.is_whole(wheel.sha256) for wheel in wheels)
 
     def _build_layer(
@@ -340,7 +390,7 @@ class EnvironmentStore:
             with _timed(parts, "install"):
                 self._install(building, wheels, request, scratch, is_damaged)
             with _timed(parts, "bytecode"):
-                self._bytecode.link(_site(building), wheels)
+                self._bytecode.link(site_packages(building), wheels)
             seal(building, {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}})
             replace_directory(layer, building, scratch)
 
@@ -358,7 +408,7 @@ class EnvironmentStore:
         is fetched anew; all files are compared where the installation replaces a damaged one.
         """
         self._sync(directory, wheels, request, scratch)
-        changed = altered(_site(directory), thorough=was_damaged)
+        changed = altered(site_packages(directory), thorough=was_damaged)
         if changed:
             log.warning("the package cache is damaged; fetched anew: %s", ", ".join(changed))
             self._uv(["cache", "clean", "--quiet", *changed], request, scratch)
@@ -463,7 +513,7 @@ class EnvironmentStore:
             The interpreter died or did not end in time.
         """
         package = label or environment.distribution
-        with scratch_directory(self._scratch) as scratch:
+        with environment.use(), scratch_directory(self._scratch) as scratch:
             report = scratch / "report.json"
             command = [str(environment.python), "-P", "-s", str(self._harness / "__main__.py")]
             command += ["check", "--distribution", environment.distribution, "--module", module]
@@ -547,12 +597,6 @@ def _layer_name(wheels: Sequence[Wheel]) -> str:
         "platform": sysconfig.get_platform(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _site(directory: Path) -> Path:
-    """Return the directory of the packages of a virtual environment."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return directory / "lib" / version / "site-packages"
 
 
 def _overlap(own: Path, libraries: Path) -> bool:

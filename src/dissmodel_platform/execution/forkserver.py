@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from dissmodel_platform.environments.leases import Lease
 from dissmodel_platform.environments.store import Environment, clean_environment
 from dissmodel_platform.errors import ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.events import LogLine, PhaseStarted, Progress, RunEvent, Stream
@@ -148,6 +149,8 @@ class Harness:
         Whether it had a single thread after its imports.
     runs : dict of str to Run
         The runs in progress.
+    lease : Lease
+        Keeps the environment from being removed until the process has ended.
     users : int
         Callers that are about to start a run; a process with users is not retired.
     """
@@ -158,6 +161,7 @@ class Harness:
     channel: socket.socket
     output: IO[bytes]
     scratch: tempfile.TemporaryDirectory[str]
+    lease: Lease
     forkable: bool = False
     runs: dict[str, Run] = field(default_factory=dict)
     users: int = 0
@@ -181,6 +185,7 @@ class Harness:
         RunLost
             Something else ended it.
         """
+        lease = environment.use()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         scratch = tempfile.TemporaryDirectory(prefix="harness-")
@@ -199,10 +204,11 @@ class Harness:
             ours.close()
             output.close()
             scratch.cleanup()
+            lease.release()
             raise
         finally:
             theirs.close()
-        harness = cls(environment, fresh, process, ours, output, scratch)
+        harness = cls(environment, fresh, process, ours, output, scratch, lease)
         try:
             await harness._wait_until_ready()
         except BaseException:
@@ -269,6 +275,7 @@ class Harness:
         self.channel.close()
         self.output.close()
         self.scratch.cleanup()
+        self.lease.release()
 
     async def _wait_until_ready(self) -> None:
         for message in await self._receive():

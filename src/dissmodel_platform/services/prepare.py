@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dissmodel_platform.environments import records
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest, request_for
-from dissmodel_platform.environments.store import Environment, EnvironmentStore
+from dissmodel_platform.environments.store import Acquired, Environment, EnvironmentStore
 from dissmodel_platform.environments.uv import index_hosts
 from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.errors import (
@@ -96,6 +97,8 @@ class Preparer:
         Where the wheels are kept that were built for locks.
     allow_local : bool
         Whether packages may be local.
+    when_built : callable, optional
+        Is told that an environment was built.
     """
 
     def __init__(
@@ -105,11 +108,13 @@ class Preparer:
         objects: ObjectStore,
         *,
         allow_local: bool,
+        when_built: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._store = store
         self._objects = objects
         self._allow_local = allow_local
+        self._when_built = when_built
 
     async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
         """Return the environment of a model's version, building it if need be.
@@ -131,7 +136,7 @@ class Preparer:
             lock = await records.load_lock(self._database, lock_sha256)
             if not await asyncio.to_thread(self._store.has, lock, request):
                 await self._fetch_wheels(lock, request)
-            acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+            acquired = await self._acquire(lock, request)
             return Prepared(acquired.environment, lock, request)
         row = await records.find_or_create(self._database, spec.name, request)
         try:
@@ -168,7 +173,7 @@ class Preparer:
         if not await asyncio.to_thread(self._store.has, lock, request):
             await records.mark_building(self._database, row)
             await self._fetch_wheels(lock, request)
-        acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+        acquired = await self._acquire(lock, request)
         await records.mark_ready(
             self._database,
             row,
@@ -176,6 +181,12 @@ class Preparer:
             acquired.seconds if acquired.built else None,
         )
         return Prepared(acquired.environment, lock, request)
+
+    async def _acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
+        acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+        if acquired.built:
+            self._when_built()
+        return acquired
 
     async def _fetch_wheels(self, lock: Lock, request: PackageRequest) -> None:
         """Bring the wheels here that another worker built for a lock; damaged ones too."""

@@ -115,6 +115,18 @@ class Runner:
         outcome |= prepared.provenance()
         if prepared.request.tree is not None and prepared.request.editable:
             outcome["source_tree_sha256"] = await asyncio.to_thread(prepared.request.tree.digest)
+        with prepared.environment.use():
+            await self._run_prepared(experiment, spec, prepared, journal, outcome)
+
+    async def _run_prepared(
+        self,
+        experiment: Experiment,
+        spec: ModelSpec,
+        prepared: Prepared,
+        journal: Journal,
+        outcome: dict[str, Any],
+    ) -> None:
+        parts = self._parts
         async with self._scratch(experiment) as directory:
             staged = await self._stage(experiment, directory)
             outcome["inputs"] = [entry.as_json() for entry in staged]

@@ -38,6 +38,7 @@ from dissmodel_platform.registry.index import models_changed_by
 from dissmodel_platform.registry.spec import parse_spec
 from dissmodel_platform.services.prepare import Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
+from dissmodel_platform.services.tidy import Tidier
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -76,8 +77,13 @@ class Worker:
             HEARTBEAT_SECONDS, settings.worker_timeout_seconds / _BEATS_PER_TIMEOUT
         )
         environments = open_environments(settings, settings.packages_directory)
+        self._tidier = Tidier(environments, settings.environments_max_bytes)
         self._preparer = Preparer(
-            database, environments, store, allow_local=settings.allow_local_packages
+            database,
+            environments,
+            store,
+            allow_local=settings.allow_local_packages,
+            when_built=self._tidier.want,
         )
         self._runner = Runner(
             RunnerParts(
@@ -101,6 +107,7 @@ class Worker:
         await register_worker(self._database, self.id)
         await remove_stale_scratch(self._database, self._settings.runs_directory)
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
+        tidying = asyncio.create_task(self._tidier.run())
         try:
             async with (
                 self._consuming(RUNS, self._settings.worker_slots) as runs,
@@ -109,7 +116,9 @@ class Worker:
                 await self._keep_alive_until(stop, runs, builds)
                 self._preparer.interrupt()
         finally:
+            tidying.cancel()
             self._preparer.interrupt()
+            await asyncio.gather(tidying, return_exceptions=True)
             await self._launcher.close()
             with suppress(DatabaseError):
                 await forget_worker(self._database, self.id)

@@ -7,15 +7,19 @@ import os
 import shutil
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from dissmodel_platform.environments.leases import is_leased
 from dissmodel_platform.environments.store import Environment
-from dissmodel_platform.errors import ModelFailed, RunLost
+from dissmodel_platform.errors import ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.forkserver import Harness
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.staging import InputReference, StagedInput
 from dissmodel_platform.registry.spec import parse_spec
 from dissmodel_platform.services.run import Runner, RunnerParts
 
@@ -107,6 +111,39 @@ async def test_a_server_that_has_died_takes_no_run(
     assert not server.alive
     assert server.runs == {}
     await server.close()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+async def test_an_environment_is_in_use_while_a_process_of_it_lives(
+    environment: Environment, tmp_path: Path, fresh: bool
+) -> None:
+    used = replace(environment, lease_file=tmp_path / "lease")
+    harness = await Harness.start(used, "", fresh=fresh)
+    assert is_leased(used.lease_file)
+    await harness.close()
+    assert not is_leased(used.lease_file)
+    with pytest.raises(ExecutorModuleMissing):
+        await Harness.start(used, "no_such_module", fresh=fresh)
+    assert not is_leased(used.lease_file)
+
+
+async def test_an_environment_is_in_use_while_inputs_are_fetched(lab: Any, tmp_path: Path) -> None:
+    experiment = await lab.submit("draws", input_dataset=await lab.upload("1", "one.txt"))
+    spec = parse_spec("models/inline.toml", lab.spec("draws")).spec
+    prepared = await lab.parts.preparer.prepare(spec)
+    used = replace(prepared.environment, lease_file=tmp_path / "lease")
+    preparer, stager = AsyncMock(), AsyncMock()
+    preparer.prepare.return_value = replace(prepared, environment=used)
+    seen: list[bool] = []
+
+    async def stage(reference: InputReference, place: Path) -> StagedInput:
+        seen.append(is_leased(used.lease_file))
+        return await lab.parts.stager.stage(reference, place)
+
+    stager.stage = stage
+    await Runner(replace(lab.parts, preparer=preparer, stager=stager)).run(experiment.id)
+    assert (await lab.get(experiment)).status == "completed"
+    assert seen == [True]
 
 
 async def test_a_server_ends_when_its_worker_closes_the_channel(environment: Environment) -> None:

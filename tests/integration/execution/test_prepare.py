@@ -93,6 +93,26 @@ async def test_a_wheel_whose_bytes_are_wrong_is_fetched_anew(
     assert path.read_bytes() == content
 
 
+async def test_who_keeps_the_size_is_told_of_builds_only(
+    lab: Any, environments: EnvironmentStore, repositories: Any
+) -> None:
+    told: list[str] = []
+    preparer = Preparer(
+        lab.database,
+        environments,
+        lab.parts.store,
+        allow_local=True,
+        when_built=lambda: told.append("built"),
+    )
+    model = spec(repositories.requirement("behaviours"))
+    prepared = await lab.parts.preparer.prepare(model)
+    await preparer.prepare(model)
+    assert told == []
+    shutil.rmtree(prepared.environment.directory)
+    await preparer.prepare(model)
+    assert told == ["built"]
+
+
 async def test_several_who_prepare_one_model_at_once_get_one_lock(
     lab: Any, repositories: Any
 ) -> None:

@@ -19,9 +19,11 @@ from psycopg import sql
 
 from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import PlatformError
 from dissmodel_platform.experiments.queue import enqueue_run, open_queue
 from dissmodel_platform.experiments.recovery import forget_worker
+from dissmodel_platform.services import tidy
 from dissmodel_platform.services.cancel import cancel_experiment
 from dissmodel_platform.services.worker import Worker
 from dissmodel_platform.settings import Settings
@@ -85,6 +87,18 @@ async def test_a_submitted_experiment_is_taken_and_its_job_is_gone_afterwards(
         return not await lab.database.fetch_all("SELECT id FROM procrastinate_jobs")
 
     await lab.until(no_job)
+
+
+async def test_a_worker_keeps_its_environments_below_their_size(
+    lab: Any, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+    monkeypatch.setattr(tidy, "_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(EnvironmentStore, "collect", lambda _, limit: limits.append(limit))
+    async with serve(environments_max_bytes=10**12) as (worker, _):  # type: ignore[call-arg]
+        await lab.until(lambda: limits == [10**12])
+        worker._preparer._when_built()
+        await lab.until(lambda: limits == [10**12] * 2)
 
 
 async def test_cancelling_reaches_the_worker(lab: Any, worker: Worker) -> None:

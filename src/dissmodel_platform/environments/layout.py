@@ -1,0 +1,98 @@
+"""What lies where in the directory of a machine's environments."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dissmodel_platform.environments.seals import MARKER
+
+_USE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a store, on one file system.
+
+    Attributes
+    ----------
+    directory : Path
+        Holds all of them.
+    """
+
+    directory: Path
+
+    @property
+    def environments(self) -> Path:
+        """One directory for each environment, named by its key."""
+        return self.directory / "environments"
+
+    @property
+    def libraries(self) -> Path:
+        """One directory for each set of libraries."""
+        return self.directory / "libraries"
+
+    @property
+    def bytecode(self) -> Path:
+        """One directory for each wheel's compiled modules."""
+        return self.directory / "bytecode"
+
+    @property
+    def wheels(self) -> Path:
+        """The wheels that were built for locks, by SHA-256."""
+        return self.directory / "wheels"
+
+    @property
+    def cache(self) -> Path:
+        """The installer's package cache."""
+        return self.directory / "cache"
+
+    @property
+    def scratch(self) -> Path:
+        """Work in progress."""
+        return self.directory / "scratch"
+
+    @property
+    def locks(self) -> Path:
+        """Locks and leases."""
+        return self.directory / "locks"
+
+    @property
+    def building(self) -> Path:
+        """The lease of everybody who builds on this machine."""
+        return self.locks / "building.use"
+
+    @property
+    def collecting(self) -> Path:
+        """The lease of the one who removes."""
+        return self.locks / "collecting.use"
+
+    def lease(self, key: str) -> Path:
+        """Return the lease of those who use an environment."""
+        return self.locks / f"{key}.use"
+
+    def make(self) -> None:
+        """Make what is missing."""
+        for path in (
+            self.environments, self.libraries, self.bytecode, self.wheels, self.cache,
+            self.scratch, self.locks,
+        ):  # fmt: skip
+            path.mkdir(parents=True, exist_ok=True)
+
+
+def site_packages(directory: Path) -> Path:
+    """Return the directory of the packages of a virtual environment."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return directory / "lib" / version / "site-packages"
+
+
+def note_use(directory: Path) -> None:
+    """Keep when an environment was used last, as its marker's time; exact to a minute."""
+    marker = directory / MARKER
+    with suppress(FileNotFoundError):
+        if abs(time.time() - marker.stat().st_mtime) > _USE_SECONDS:
+            os.utime(marker)
