@@ -21,6 +21,7 @@ COMMANDS = {
     "api": "api",
     "worker": "worker",
     "registry": "registry",
+    "environments": "environments",
     "models": "models",
     "submit": "runs",
     "status": "runs",
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 """Module of each command, below ``dissmodel_platform.cli``."""
 
-SERVER_COMMANDS = frozenset({"up", "demo", "api", "worker", "registry"})
+SERVER_COMMANDS = frozenset({"up", "demo", "api", "worker", "registry", "environments"})
 """Commands that need the extra ``server``."""
 
 

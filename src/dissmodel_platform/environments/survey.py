@@ -12,7 +12,7 @@ from typing import Any
 
 from dissmodel_platform.environments.layout import Layout
 from dissmodel_platform.environments.leases import is_leased
-from dissmodel_platform.environments.seals import MARKER, read_marker
+from dissmodel_platform.environments.seals import MARKER, damage, read_marker
 
 Sizes = Mapping[tuple[int, int], int]
 """Bytes on the disk of each file, by device and inode: a file with two names counts once."""
@@ -70,6 +70,21 @@ def installed(layout: Layout) -> list[Installed]:
                 parts |= {path for path in names if path.name.startswith(digests)}
             found.append(Installed(directory.name, directory, content, last_used, frozenset(parts)))
     return sorted(found, key=lambda entry: (entry.last_used, entry.key))
+
+
+def damaged_files(layout: Layout, entry: Installed) -> list[str]:
+    """Look at all files of an environment; returns those that are not as they were installed.
+
+    Paths start at the store.
+    """
+    found = [
+        f"{part.relative_to(layout.directory)}/{name}"
+        for part in sorted(entry.parts)
+        for name in damage(part)
+    ]
+    compiled = {part.name.partition("-")[0] for part in entry.parts}
+    missing = sorted(sha256 for sha256 in entry.wheels.values() if sha256 not in compiled)
+    return found + [f"bytecode/{sha256}" for sha256 in missing]
 
 
 def unnamed(layout: Layout) -> list[Path]:
