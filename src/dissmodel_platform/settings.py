@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     build_disk_bytes: int = Field(default=20 * 10**9, ge=0)
     """What a build may write, in bytes; 0: no limit."""
 
+    parallel_builds: int = Field(default=2, ge=1)
+    """Packages that are resolved or built at the same time on one machine, by all its workers."""
+
     environments_max_bytes: int = Field(default=50 * 10**9, ge=0)
     """Size of this machine's environments and their package cache, in bytes; 0: no limit."""
 

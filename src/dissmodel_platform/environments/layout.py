@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from dissmodel_platform.environments.seals import MARKER
 
@@ -82,6 +83,43 @@ class Layout:
             self.scratch, self.locks,
         ):  # fmt: skip
             path.mkdir(parents=True, exist_ok=True)
+
+    def faults(self) -> list[str]:
+        """Say what a store costs here beyond what it should; nothing on one good file system.
+
+        A file is linked from the package cache to each of the other parts.
+        """
+        found = []
+        for place in (self.environments, self.libraries, self.bytecode, self.wheels, self.scratch):
+            error = _why_no_link(self.cache, place)
+            if error is None:
+                continue
+            found.append(
+                f"Files cannot be linked from {self.cache} to {place} ({error}): each environment "
+                "takes its whole size on the disk, often hundreds of megabytes, and the time to "
+                f"copy it; keep all of {self.directory} on one file system that has hard links."
+            )
+            if self.scratch.stat().st_dev != place.stat().st_dev:
+                found.append(
+                    f"{place} is on another file system than {self.scratch}: nothing that is built "
+                    "can be put there, so every build will fail."
+                )
+        return found
+
+
+def _why_no_link(source: Path, target: Path) -> str | None:
+    """Try a link; returns the reason where there is none."""
+    name = f".link-{uuid4().hex}"
+    try:
+        (source / name).touch()
+        (target / name).hardlink_to(source / name)
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for place in (source, target):
+            with suppress(OSError):
+                (place / name).unlink(missing_ok=True)
+    return None
 
 
 def site_packages(directory: Path) -> Path:

@@ -20,7 +20,7 @@ import sysconfig
 import time
 import venv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from dissmodel_platform.environments.scratch import (
     sweep,
 )
 from dissmodel_platform.environments.seals import Seals, altered, read_marker, seal
+from dissmodel_platform.environments.slots import build_slot
 from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.environments.wheels import (
     Wheel,
@@ -115,7 +116,8 @@ class Acquired:
     seconds : float
         How long the caller waited.
     parts : dict of str to float
-        Seconds of each part of the build: ``install``, ``bytecode``, ``check``.
+        Seconds of each part of the build: ``wait`` (for others), ``install``, ``bytecode``,
+        ``check``.
     """
 
     environment: Environment
@@ -135,9 +137,14 @@ class EnvironmentStore:
         The harness's entry file, which checks an environment from inside.
     workshop : Workshop
         Where everything runs that is not ours.
+    parallel_builds : int, optional
+        Locks and environments that are made at the same time on this machine.
     """
 
-    def __init__(self, directory: Path, harness: Path, workshop: Workshop) -> None:
+    def __init__(
+        self, directory: Path, harness: Path, workshop: Workshop, parallel_builds: int = 2
+    ) -> None:
+        self._parallel_builds = parallel_builds
         self._directory = directory.resolve()
         self.layout = Layout(self._directory)
         self._environments = self.layout.environments
@@ -166,7 +173,7 @@ class EnvironmentStore:
         OSError
             The disk refused.
         """
-        with scratch_directory(self._scratch) as scratch:
+        with self._slot(), scratch_directory(self._scratch) as scratch:
             return LockMaker(self.uv, request, scratch, self._wheels).make()
 
     def built_wheel(self, wheel: BuiltWheel) -> Path:
@@ -207,9 +214,8 @@ class EnvironmentStore:
             parts: dict[str, float] = {}
             with self._alone(key):
                 found = self._find(key)
-                built = found is None
-                environment = found or self._build(key, lock, request, parts)
-            return Acquired(environment, built, time.perf_counter() - begin, parts)
+                environment = found or self._build_in_turn(key, lock, request, parts)
+            return Acquired(environment, found is None, time.perf_counter() - begin, parts)
 
     def has(self, lock: Lock, request: PackageRequest) -> bool:
         """Say whether this machine has the environment of a lock, undamaged."""
@@ -305,6 +311,21 @@ class EnvironmentStore:
         build = f"{marker.get('build', '')}-{libraries.get('build', '')}"
         lease = self.layout.lease(key)
         return Environment(key, directory, marker["distribution"], tuple(parts), build, lease)
+
+    def _slot(self) -> AbstractContextManager[None]:
+        return build_slot(self._locks, self._parallel_builds, self.workshop.commands.check)
+
+    def _build_in_turn(
+        self,
+        key: EnvironmentKey,
+        lock: Lock,
+        request: PackageRequest,
+        parts: dict[str, float],
+    ) -> Environment:
+        begin = time.perf_counter()
+        with self._slot():
+            parts["wait"] = time.perf_counter() - begin
+            return self._build(key, lock, request, parts)
 
     def _build(
         self,

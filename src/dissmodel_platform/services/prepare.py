@@ -49,7 +49,7 @@ def open_environments(settings: Settings, directory: Path) -> EnvironmentStore:
         ),
         Destinations(hosts=(*settings.package_hosts, *index_hosts(os.environ))),
     )
-    return EnvironmentStore(directory, HARNESS, workshop)
+    return EnvironmentStore(directory, HARNESS, workshop, settings.parallel_builds)
 
 
 @dataclass(frozen=True)

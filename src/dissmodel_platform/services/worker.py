@@ -77,6 +77,7 @@ class Worker:
             HEARTBEAT_SECONDS, settings.worker_timeout_seconds / _BEATS_PER_TIMEOUT
         )
         environments = open_environments(settings, settings.packages_directory)
+        self._layout = environments.layout
         self._tidier = Tidier(environments, settings.environments_max_bytes)
         self._preparer = Preparer(
             database,
@@ -107,6 +108,8 @@ class Worker:
         await register_worker(self._database, self.id)
         await remove_stale_scratch(self._database, self._settings.runs_directory)
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
+        for sentence in await asyncio.to_thread(self._layout.faults):
+            log.warning("%s", sentence)
         tidying = asyncio.create_task(self._tidier.run())
         try:
             async with (

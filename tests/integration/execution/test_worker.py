@@ -19,6 +19,7 @@ from psycopg import sql
 
 from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.layout import Layout
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import PlatformError
 from dissmodel_platform.experiments.queue import enqueue_run, open_queue
@@ -99,6 +100,14 @@ async def test_a_worker_keeps_its_environments_below_their_size(
         await lab.until(lambda: limits == [10**12])
         worker._preparer._when_built()
         await lab.until(lambda: limits == [10**12] * 2)
+
+
+async def test_a_worker_says_at_its_start_what_its_disk_costs(
+    lab: Any, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Layout, "faults", lambda _: ["Files cannot be linked."])
+    async with serve():
+        await lab.until(lambda: "Files cannot be linked." in caplog.messages)
 
 
 async def test_cancelling_reaches_the_worker(lab: Any, worker: Worker) -> None:
