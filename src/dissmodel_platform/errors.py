@@ -7,6 +7,7 @@
      ├─ NotFound
      │   ├─ ModelNotFound       carries the nearest known names
      │   ├─ RevisionNotFound
+     │   ├─ LockNotFound
      │   ├─ ExperimentNotFound
      │   └─ ObjectNotFound
      ├─ AlreadyFinal            the experiment has ended; nothing left to change
@@ -117,6 +118,13 @@ class RevisionNotFound(NotFound):
 
     code = "revision-not-found"
     title = "Commit not found"
+
+
+class LockNotFound(NotFound):
+    """A model's version has no lock yet."""
+
+    code = "lock-not-found"
+    title = "Lock not found"
 
 
 class ExperimentNotFound(NotFound):

@@ -15,6 +15,7 @@ from dissmodel_platform.api import (
     experiments,
     health,
     jobs,
+    locks,
     models,
     problems,
     registry,
@@ -55,6 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=["Content-Range", "Content-Length", "Accept-Ranges", "ETag"],
     )
     problems.install(app)
-    for part in (jobs, models, experiments, registry, data, downloads, webhooks, health, home):
+    for part in (
+        jobs, models, locks, experiments, registry, data, downloads, webhooks, health, home,
+    ):  # fmt: skip
         app.include_router(part.router)
     return app

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Context, Parts, requires
 from dissmodel_platform.api.schemas import (
+    Commit,
     Model,
     ModelDetail,
     ModelHistory,
@@ -17,14 +18,11 @@ from dissmodel_platform.api.schemas import (
     ModelVersion,
     Text,
 )
-from dissmodel_platform.errors import InvalidInput, ModelNotFound
+from dissmodel_platform.errors import InvalidInput
 from dissmodel_platform.registry import index
+from dissmodel_platform.services.locks import published_model
 
 router = APIRouter(tags=["models"])
-
-Commit = Annotated[
-    Text | None, Query(description="A published commit of the registry; the newest by default.")
-]
 
 
 _CURSOR = re.compile(r"([0-9]{1,18}):([A-Za-z0-9_.-]{1,100})")
@@ -109,10 +107,7 @@ async def get_model(
     commit: Commit = None,
 ) -> ModelDetail:
     """Return the spec as it stands in the registry, and the state of the model's environment."""
-    publication = await _publication(parts, commit)
-    if publication is None:
-        raise ModelNotFound(name)
-    model = await index.get_model(parts.database, publication, name)
+    model = (await published_model(parts.database, name, commit))[1]
     return ModelDetail(
         model_name=model.name,
         spec=model.document,

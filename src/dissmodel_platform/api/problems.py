@@ -93,6 +93,24 @@ def problem_of(error: errors.PlatformError) -> Problem:
     return problem(status_of(error), error.code, error.title, str(error), headers, **more)
 
 
+def described(answers: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return the errors of an endpoint as the OpenAPI document has them: status, and when."""
+    shape = {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+        },
+    }
+    return {
+        status: {"description": when, "content": {MEDIA_TYPE: {"schema": shape}}}
+        for status, when in answers.items()
+    }
+
+
 def install(app: FastAPI) -> None:
     """Register the handlers, so that no error leaves the API in another shape."""
     app.add_exception_handler(errors.PlatformError, _platform_error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from dissmodel_platform.types import ExperimentStatus, Priority
@@ -18,6 +19,11 @@ def _storable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_storable)]
 """Text that PostgreSQL can hold, and that can be looked for there."""
+
+Commit = Annotated[
+    Text | None, Query(description="A published commit of the registry; the newest by default.")
+]
+"""Which version of a model is meant."""
 
 InputFormat = Literal["auto", "tiff", "geotiff", "raster", "vector", "zarr"]
 
@@ -124,6 +130,43 @@ class ModelDetail(BaseModel):
     stale: bool
     environment: dict[str, Any]
     commit: str
+
+
+class LockEntry(BaseModel):
+    """One package of a lock."""
+
+    name: str = Field(examples=["coastal-flood"])
+    version: str = Field(examples=["0.1.0"])
+    source: str | None = Field(
+        description="Address of its git repository or of its one file; null: a package index.",
+        examples=["https://git.example.org/group/coastal-flood"],
+    )
+    commit: str | None = Field(
+        description="Commit of a git source.", examples=["8f3b1d2c4e5f60718293a4b5c6d7e8f901234567"]
+    )
+    subdirectory: str | None = Field(description="Where the project lies in that repository.")
+    hashes: list[str] = Field(
+        description="Of the files that may be installed, as `sha256:…`; none for a git source."
+    )
+    built: bool = Field(description="Whether its wheel was built when the lock was made.")
+    wheel_sha256: str | None = Field(description="SHA-256 of the wheel that was built.")
+
+
+class ModelLock(BaseModel):
+    """The packages that the runs of a model's version are made of."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str = Field(examples=["flood_vector"])
+    commit: str = Field(description="The commit of the registry that was asked for.")
+    sha256: str = Field(description="Of the lock file; records call it `lock_sha256`.")
+    created_at: datetime
+    file_name: str = Field(examples=["pylock.flood_vector.toml"])
+    package: str | None = Field(examples=["coastal-flood==0.1.0"])
+    package_version: str | None = Field(examples=["0.1.0"])
+    package_commit: str | None
+    dissmodel_version: str | None = Field(examples=["0.6.2"])
+    packages: list[LockEntry]
 
 
 class Cancelled(BaseModel):

@@ -1,4 +1,4 @@
-"""``models``: what can be run."""
+"""``models``: what can be run, and what it is made of."""
 
 from __future__ import annotations
 
@@ -6,23 +6,53 @@ import json
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dissmodel_platform.cli.connection import DEFAULT_URL, AsJson, Key, Url, connect
+from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.tables import print_table
 
-app = typer.Typer()
+
+class _ModelsGroup(TyperGroup):
+    """Takes ``models`` and ``models NAME`` for ``models show``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        is_command = first in self.commands or first in ctx.help_option_names
+        return super().parse_args(ctx, args if is_command else ["show", *args])
 
 
-@app.command("models")
-def models(
-    name: Annotated[str | None, typer.Argument(help="Show one model.")] = None,
+app = typer.Typer(cls=_ModelsGroup)
+
+Name = Annotated[str, typer.Argument(help="Name in the registry.", show_default=False)]
+Commit = Annotated[
+    str | None,
+    typer.Option(help="A published commit of the registry.", show_default="the newest"),
+]
+
+
+@app.callback()
+def models() -> None:
+    """List the models that can be run, or show one; its lock, too.
+
+    `models NAME` is short for `models show NAME`.
+
+    Example: dissmodel-platform models flood_vector
+    """
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str | None, typer.Argument(help="Show one model.", show_default="all of them")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """List the models that can be run, or show one.
 
-    Example: dissmodel-platform models flood_vector
+    Example: dissmodel-platform models show flood_vector
     """
     with connect(url, key) as platform:
         if name is not None:
@@ -35,6 +65,40 @@ def models(
     print_table(("model", "description", "package", "environment"), map(_row, found))
 
 
+@app.command()
+def lock(
+    name: Name,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print the lock file itself (pylock.toml).")
+    ] = False,
+    commit: Commit = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the packages that a model's runs are made of.
+
+    Example: dissmodel-platform models lock flood_vector --toml > pylock.flood_vector.toml
+    """
+    with connect(url, key) as platform:
+        if toml:
+            echo(platform.lock_file(name, commit=commit).removesuffix("\n"))
+            return
+        found = platform.lock(name, commit=commit)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    echo(f"lock {found['sha256']} of {found['created_at']}", err=True)
+    print_table(("package", "version", "from", "built"), map(_package_row, found["packages"]))
+
+
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
     state = model["environment"]["state"] + (" (stale)" if model["stale"] else "")
     return model["name"], model["description"], model["package"] or "built-in", state
+
+
+def _package_row(package: dict[str, Any]) -> tuple[str, ...]:
+    source = package["source"] or "index"
+    if package["commit"]:
+        source += f"@{package['commit']}"
+    return package["name"], package["version"], source, "built" if package["built"] else ""

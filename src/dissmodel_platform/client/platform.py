@@ -90,6 +90,23 @@ class Platform:
         """Return one model with its whole spec."""
         return self._get(f"/models/{_part(name)}")
 
+    def lock(self, name: str, *, commit: str | None = None) -> Json:
+        """Return the packages that a model's runs are made of.
+
+        Parameters
+        ----------
+        name : str
+            Name in the registry.
+        commit : str, optional
+            A published commit of the registry; the newest by default.
+        """
+        return self._get(f"/models/{_part(name)}/lock", **_given(commit=commit))
+
+    def lock_file(self, name: str, *, commit: str | None = None) -> str:
+        """Return a model's lock as a standard lock file (PEP 751, ``pylock.toml``)."""
+        query = {"format": "toml", **_given(commit=commit)}
+        return self._answer("GET", f"/models/{_part(name)}/lock", params=query).text
+
     def problems(self) -> list[Json]:
         """Return what is wrong with the files of the registry's served commit."""
         return list(self._listed("/registry/problems", "problems"))
@@ -256,11 +273,14 @@ class Platform:
         return self._send("GET", path, params=query)
 
     def _send(self, method: str, path: str, **content: Any) -> Json:
+        return self._content(self._answer(method, path, **content))
+
+    def _answer(self, method: str, path: str, **content: Any) -> httpx.Response:
         with _reaching(self.url):
             answer = self._http.request(method, path, **content)
         if answer.is_error:
             raise _refusal(answer)
-        return self._content(answer)
+        return answer
 
     def _content(self, answer: httpx.Response) -> Json:
         """Return the JSON object of an answer; anything else comes from another program."""
@@ -278,6 +298,11 @@ class Platform:
 def _part(name: str) -> str:
     """Return a name as one part of a path."""
     return quote(name, safe="")
+
+
+def _given(**query: str | None) -> dict[str, str]:
+    """Return the parts of a query that have a value."""
+    return {name: value for name, value in query.items() if value is not None}
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from dissmodel_platform.database.pool import Database, execute, fetch_one
 from dissmodel_platform.environments.lock import Lock
@@ -28,6 +30,29 @@ class EnvironmentRow:
     lock: Lock | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredLock:
+    """A lock that counts for a model's version, and when it was made.
+
+    Attributes
+    ----------
+    lock : Lock
+        What is installed.
+    created_at : datetime
+        When the lock was made, by the database's clock.
+    package_version, package_commit : str or None
+        Of the model's own package.
+    dissmodel_version : str or None
+        The library's version.
+    """
+
+    lock: Lock
+    created_at: datetime
+    package_version: str | None
+    package_commit: str | None
+    dissmodel_version: str | None
+
+
 async def find_or_create(
     database: Database, model_name: str, request: PackageRequest
 ) -> EnvironmentRow:
@@ -36,13 +61,16 @@ async def find_or_create(
         await execute(
             connection,
             """
-            INSERT INTO environments (model_name, request_sha256, package)
-            VALUES (%(model)s, %(request)s, %(package)s)
-            ON CONFLICT (model_name, request_sha256) DO NOTHING
+            INSERT INTO environments (model_name, request_sha256, package, requirements)
+            VALUES (%(model)s, %(request)s, %(package)s, %(requirements)s)
+            ON CONFLICT (model_name, request_sha256) DO UPDATE
+                SET requirements = EXCLUDED.requirements
+                WHERE environments.requirements IS DISTINCT FROM EXCLUDED.requirements
             """,
             model=model_name,
             request=request.digest(),
             package=request.package or None,
+            requirements=list(request.requirements),
         )
         row = await fetch_one(
             connection,
@@ -100,6 +128,41 @@ async def keep_lock(
         )
     assert kept is not None
     return Lock.parse(kept["content"])
+
+
+async def find_lock(
+    database: Database, model_name: str, package: str, requirements: Sequence[str]
+) -> StoredLock | None:
+    """Return the lock that counts for a model's version; of several machines', the newest.
+
+    Parameters
+    ----------
+    package : str
+        The spec's ``package``; empty for the built-in executors.
+    requirements : sequence of str
+        What its request asks the resolver for.
+    """
+    row = await database.fetch_one(
+        """
+        SELECT l.content, l.created_at, e.package_version, e.package_commit, e.dissmodel_version
+        FROM environments AS e JOIN locks AS l ON l.sha256 = e.lock_sha256
+        WHERE e.model_name = %(model)s AND e.package IS NOT DISTINCT FROM %(package)s
+          AND e.requirements = %(requirements)s::text[]
+        ORDER BY l.created_at DESC LIMIT 1
+        """,
+        model=model_name,
+        package=package or None,
+        requirements=list(requirements),
+    )
+    if row is None:
+        return None
+    return StoredLock(
+        lock=Lock.parse(row["content"]),
+        created_at=row["created_at"],
+        package_version=row["package_version"],
+        package_commit=row["package_commit"],
+        dissmodel_version=row["dissmodel_version"],
+    )
 
 
 async def load_lock(database: Database, sha256: str) -> Lock:

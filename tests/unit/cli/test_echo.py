@@ -81,6 +81,20 @@ class Server:
             "cancel": {"message": HOSTILE},
             "models": [model],
             "model": model,
+            "lock": {
+                "sha256": HOSTILE,
+                "created_at": HOSTILE,
+                "packages": [
+                    {
+                        "name": HOSTILE,
+                        "version": HOSTILE,
+                        "source": HOSTILE,
+                        "commit": HOSTILE,
+                        "built": False,
+                    }
+                ],
+            },
+            "lock_file": HOSTILE,
             "upload": {"uri": HOSTILE},
             "artifacts": [{"name": "a", "uri": "s3://a/b"}],
             "download": Path(HOSTILE),
@@ -97,7 +111,8 @@ def hostile_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["models", "models x", "status x", "status x --json", "logs x", "jobs", "cancel x",
+    ["models", "models x", "models lock x", "models lock x --toml", "status x", "status x --json",
+     "logs x", "jobs", "cancel x",
      "submit x", "upload FILE", "download x"],
 )  # fmt: skip
 def test_answers_are_escaped(command: str, tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""Locks over HTTP: what a model's runs are made of; the real app and database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from dissmodel_platform.api.app import create_app
+from dissmodel_platform.cli import main
+from dissmodel_platform.client.platform import Platform
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments import records
+from dissmodel_platform.environments.lock import BuiltWheel, Lock
+from dissmodel_platform.environments.packages import request_for
+from dissmodel_platform.errors import BuildFailed, ServerRefused
+from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.services.sync import RegistrySync
+from dissmodel_platform.settings import Settings, load_settings
+from dissmodel_platform.types import Sha256
+from tests.integration.api.role import KEY, serving
+from tests.integration.registry.conftest import MakeMirror, Registry
+
+pytestmark = pytest.mark.anyio
+
+A, B = "a" * 64, "b" * 64
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PACKAGE = "flood @ git+https://git.example.org/lab/flood@v1"
+
+
+def lock_text(dissmodel: str = "0.6.2") -> str:
+    return f"""\
+lock-version = "1.0"
+created-by = "uv"
+
+[[packages]]
+name = "dissmodel"
+version = "{dissmodel}"
+wheels = [{{ url = "https://files.example.org/dissmodel.whl", hashes = {{ sha256 = "{A}" }} }}]
+
+[[packages]]
+name = "flood"
+vcs = {{ type = "git", url = "https://git.example.org/lab/flood", commit-id = "{COMMIT}" }}
+"""
+
+
+def lock(dissmodel: str = "0.6.2") -> Lock:
+    wheel = BuiltWheel("flood", "flood-1.0-py3-none-any.whl", Sha256(B))
+    return Lock.parse(lock_text(dissmodel)).with_built([wheel])
+
+
+async def keep(database: Database, name: str, dissmodel: str | None, made: Lock) -> None:
+    """Store a lock as a worker does that has made it."""
+    request = request_for(PACKAGE, dissmodel, allow_local=False)
+    row = await records.find_or_create(database, name, request)
+    await records.keep_lock(database, row, made, request)
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return load_settings(home=tmp_path / "home", database_url=database_url, api_keys=KEY)
+
+
+@pytest.fixture
+async def client(settings: Settings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app), base_url="http://platform",
+            headers={"X-API-Key": KEY},
+        ) as opened,
+    ):  # fmt: skip
+        yield opened
+
+
+@pytest.fixture
+async def publish(database: Database, registry: Registry, make_mirror: MakeMirror) -> Any:
+    """Publish models by their constraint on dissmodel, each of the same package."""
+    sync = RegistrySync(database, await open_queue(database), make_mirror())
+
+    async def publish(**models: str) -> str:
+        texts = {
+            f"{name}.toml": f'[model]\nclass = "flood"\npackage = "{PACKAGE}"\n{keys}'
+            for name, keys in models.items()
+        }
+        commit = registry.commit(texts)
+        assert (await sync.run("a test")).error is None
+        return commit
+
+    return publish
+
+
+async def test_the_lock_of_a_model_tells_what_its_runs_are_made_of(
+    client: httpx.AsyncClient, database: Database, publish: Any
+) -> None:
+    commit = await publish(flood="")
+    await keep(database, "flood", None, lock())
+    answer = (await client.get("/models/flood/lock")).json()
+    assert answer.pop("created_at").endswith(("Z", "+00:00"))
+    packages = answer.pop("packages")
+    assert answer == {
+        "model_name": "flood",
+        "commit": commit,
+        "sha256": lock().sha256,
+        "file_name": "pylock.flood.toml",
+        "package": PACKAGE,
+        "package_version": None,
+        "package_commit": COMMIT,
+        "dissmodel_version": "0.6.2",
+    }
+    assert packages == [
+        {
+            "name": "dissmodel", "version": "0.6.2", "source": None, "commit": None,
+            "subdirectory": None, "hashes": [f"sha256:{A}"], "built": False, "wheel_sha256": None,
+        },
+        {
+            "name": "flood", "version": "1.0", "source": "https://git.example.org/lab/flood",
+            "commit": COMMIT, "subdirectory": None, "hashes": [], "built": True,
+            "wheel_sha256": B,
+        },
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "is_toml"),
+    [
+        ("?format=toml", "*/*", True),
+        ("?format=toml", "application/json", True),
+        ("", "application/toml", True),
+        ("", "application/toml;q=1, */*", True),
+        ("", "text/html, */*", False),
+        ("", "application/json, application/toml", False),
+        ("?format=json", "application/toml", False),
+    ],
+)
+async def test_the_lock_file_itself_is_what_who_asks_for_toml_gets(
+    client: httpx.AsyncClient,
+    database: Database,
+    publish: Any,
+    query: str,
+    accept: str,
+    is_toml: bool,
+) -> None:
+    await publish(**{"flood.v2": ""})
+    await keep(database, "flood.v2", None, lock())
+    answer = await client.get(f"/models/flood.v2/lock{query}", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith("application/toml") == is_toml
+    if is_toml:
+        assert answer.text == lock().text
+        assert 'filename="pylock.flood_v2.toml"' in answer.headers["content-disposition"]
+    else:
+        assert answer.json()["sha256"] == lock().sha256
+
+
+async def test_each_version_of_a_model_has_its_own_lock(
+    client: httpx.AsyncClient, database: Database, publish: Any
+) -> None:
+    first = await publish(flood='dissmodel = "0.6.1"\n')
+    await publish(flood='dissmodel = "0.6.2"\n')
+    await keep(database, "flood", "0.6.2", lock("0.6.2"))
+    await keep(database, "flood", "0.6.1", lock("0.6.1"))
+    newest = (await client.get("/models/flood/lock")).json()
+    earlier = (await client.get("/models/flood/lock", params={"commit": first})).json()
+    assert (newest["dissmodel_version"], earlier["dissmodel_version"]) == ("0.6.2", "0.6.1")
+
+
+async def test_without_a_lock_the_answer_says_why(
+    client: httpx.AsyncClient, database: Database, publish: Any
+) -> None:
+    await publish(flood="", dry='dissmodel = "what?"\n')
+
+    async def refusal(name: str) -> str:
+        answer = await client.get(f"/models/{name}/lock?format=toml")
+        assert answer.status_code == 404
+        kind = "model-not-found" if name == "x" else "lock-not-found"
+        assert answer.json()["type"] == f"urn:dissmodel-platform:{kind}"
+        return str(answer.json()["detail"])
+
+    assert "has no lock yet; a worker makes it" in await refusal("flood")
+    request = request_for(PACKAGE, None, allow_local=False)
+    row = await records.find_or_create(database, "flood", request)
+    await records.mark_failed(database, row, BuildFailed("The compiler is missing.", "cc: ?"))
+    assert "The compiler is missing." in await refusal("flood")
+    assert "'what?' cannot be read" in await refusal("dry")
+    assert "no model 'x'" in await refusal("x")
+
+
+async def test_client_and_command_show_the_lock(
+    database: Database, database_url: str, publish: Any, tmp_path: Path
+) -> None:
+    await publish(flood="")
+    await keep(database, "flood", None, lock())
+    with serving(tmp_path, database_url) as http, Platform(str(http.base_url), KEY) as platform:
+        assert platform.lock("flood")["sha256"] == lock().sha256
+        assert platform.lock_file("flood") == lock().text
+        with pytest.raises(ServerRefused, match="no model"):
+            platform.lock("x")
+
+        def command(*words: str) -> str:
+            options = ("--url", str(http.base_url), "--key", KEY)
+            done = CliRunner().invoke(main.app, ["models", *words, *options])
+            assert done.exit_code == 0, done.output
+            return done.stdout
+
+        assert command("lock", "flood", "--toml") == lock().text
+        assert json.loads(command("lock", "flood", "--json"))["sha256"] == lock().sha256
+        lines = [line.split("\t") for line in command("lock", "flood").splitlines()]
+        address = f"https://git.example.org/lab/flood@{COMMIT}"
+        assert lines == [["dissmodel", "0.6.2", "index", ""], ["flood", "1.0", address, "built"]]
+        shown = [json.loads(command(*words)) for words in (("flood",), ("show", "flood"))]
+        assert [model["model_name"] for model in shown] == ["flood", "flood"]
+        assert [model["name"] for model in json.loads(command("--json"))] == ["flood"]
