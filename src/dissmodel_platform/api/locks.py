@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from packaging.utils import parse_wheel_filename
@@ -10,9 +11,20 @@ from packaging.utils import parse_wheel_filename
 from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Parts, requires
 from dissmodel_platform.api.problems import described
-from dissmodel_platform.api.schemas import Commit, LockEntry, ModelLock, Text
+from dissmodel_platform.api.schemas import (
+    Commit,
+    LockChange,
+    LockedName,
+    LockEntry,
+    ModelLock,
+    PackageVersion,
+    RelockAnswer,
+    Text,
+)
 from dissmodel_platform.environments.lock import BuiltWheel, LockedPackage
+from dissmodel_platform.environments.relocks import Relock
 from dissmodel_platform.services.locks import LockOfModel, lock_of_model
+from dissmodel_platform.services.relock import ask_for_relock, find_relock
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -61,6 +73,57 @@ async def get_lock(
             headers={"Content-Disposition": f'attachment; filename="{found.file_name}"'},
         )
     return _answer(found)
+
+
+@router.post(
+    "/{name}/relock",
+    summary="Make a new lock of a model's version",
+    tags=["administration"],
+    responses={
+        202: {"model": RelockAnswer, "description": "It takes longer; look again later."},
+        **described(
+            {
+                404: "No such model or commit.",
+                502: "There is no new lock, and the old one stays; `output_tail` says more.",
+            }
+        ),
+    },
+)
+async def relock(
+    name: Text,
+    parts: Parts,
+    caller: Annotated[Caller, Depends(requires(Scope.ADMIN))],
+    response: Response,
+    commit: Commit = None,
+) -> RelockAnswer:
+    """Have a worker resolve the model's package anew, and say which packages changed.
+
+    The new lock counts for later runs of this version on every worker, once its environment works;
+    experiments keep the lock that they used. After two minutes the answer is 202, and
+    `GET /models/{name}/relocks/{relock_id}` says what came of it.
+    """
+    found = await ask_for_relock(
+        parts.database, parts.queue, name, commit, requested_by=caller.name
+    )
+    if found.state == "waiting":
+        response.status_code = 202
+    return _relock_answer(found)
+
+
+@router.get(
+    "/{name}/relocks/{relock_id}",
+    summary="What came of a request for a new lock",
+    tags=["administration"],
+    responses=described({404: "Nobody asked for it."}),
+)
+async def get_relock(
+    name: Text,
+    relock_id: UUID,
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.READ))],
+) -> RelockAnswer:
+    """Return its state, and what changed or why there is no new lock."""
+    return _relock_answer(await find_relock(parts.database, name, relock_id))
 
 
 def _prefers_toml(accept: str) -> bool:
@@ -117,3 +180,34 @@ def _own_entry(wheel: BuiltWheel) -> LockEntry:
 
 def _version(wheel: BuiltWheel) -> str:
     return str(parse_wheel_filename(wheel.file)[1])
+
+
+def _relock_answer(found: Relock) -> RelockAnswer:
+    changes = found.changes
+    return RelockAnswer(
+        message=found.message,
+        relock_id=str(found.id),
+        model_name=found.model_name,
+        commit=found.revision,
+        state=found.state,
+        requested_at=found.requested_at,
+        finished_at=found.finished_at,
+        old_lock_sha256=found.old.sha256 if found.old else None,
+        new_lock_sha256=found.new.sha256 if found.new else None,
+        added=[LockedName(name=package.name, **_short(package)) for package in changes.added],
+        removed=[LockedName(name=package.name, **_short(package)) for package in changes.removed],
+        changed=[
+            LockChange(
+                name=change.after.name,
+                from_=PackageVersion(**_short(change.before)),
+                to=PackageVersion(**_short(change.after)),
+            )
+            for change in changes.changed
+        ],
+        error=found.error,
+        output_tail=found.output_tail,
+    )
+
+
+def _short(package: LockedPackage) -> dict[str, Any]:
+    return {"version": package.version, "commit": package.commit or None}

@@ -29,6 +29,7 @@ STATUS_BY_ERROR: dict[type[errors.PlatformError], int] = {
     errors.StorageError: 503,
     errors.SyncTimeout: 504,
     errors.RegistryError: 502,
+    errors.EnvironmentBuildError: 502,
 }
 """HTTP status of each error; a class that is missing takes its nearest ancestor's, else 500."""
 
@@ -89,6 +90,8 @@ def problem_of(error: errors.PlatformError) -> Problem:
         more["nearest"] = error.nearest
     if isinstance(error, errors.GitError):
         more["git_output"] = error.stderr_tail
+    if isinstance(error, errors.EnvironmentBuildError):
+        more["output_tail"] = error.output_tail
     headers = _HEADERS.get(type(error))
     return problem(status_of(error), error.code, error.title, str(error), headers, **more)
 

@@ -169,6 +169,50 @@ class ModelLock(BaseModel):
     packages: list[LockEntry]
 
 
+class PackageVersion(BaseModel):
+    """A package of a lock, in short."""
+
+    version: str = Field(examples=["0.1.0"])
+    commit: str | None = Field(description="Commit of a git source.")
+
+
+class LockedName(PackageVersion):
+    """A package that one of two locks has only."""
+
+    name: str = Field(examples=["coastal-flood"])
+
+
+class LockChange(BaseModel):
+    """A package that differs; only its files do where both versions and commits are the same."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(examples=["dissmodel"])
+    from_: PackageVersion = Field(alias="from", serialization_alias="from")
+    to: PackageVersion
+
+
+class RelockAnswer(BaseModel):
+    """What came of a request for a new lock."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    message: str = Field(examples=["Nothing changes: the lock of 'flood' holds what is newest."])
+    relock_id: str = Field(description="Names the request.")
+    model_name: str = Field(examples=["flood_vector"])
+    commit: str = Field(description="The commit of the registry that has the version.")
+    state: Literal["waiting", "done", "failed"]
+    requested_at: datetime
+    finished_at: datetime | None
+    old_lock_sha256: str | None = Field(description="The lock that counted before, if any did.")
+    new_lock_sha256: str | None = Field(description="The one that counts since; may be the same.")
+    added: list[LockedName]
+    removed: list[LockedName]
+    changed: list[LockChange]
+    error: str | None = Field(description="Why there is no new lock.")
+    output_tail: str = Field(description="Last lines of the tool's output then.")
+
+
 class Cancelled(BaseModel):
     """Answer to a cancellation."""
 

@@ -92,6 +92,39 @@ def lock(
     print_table(("package", "version", "from", "built"), map(_package_row, found["packages"]))
 
 
+@app.command()
+def relock(
+    name: Name,
+    commit: Commit = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new lock of a model, and say which packages changed.
+
+    It counts for later runs; experiments keep the lock that they used.
+
+    Example: dissmodel-platform models relock flood_vector
+    """
+    with connect(url, key) as platform:
+        found = platform.relock(name, commit=commit)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    echo(found["message"], err=True)
+    rows = [(p["name"], "", _version(p)) for p in found["added"]]
+    rows += [(p["name"], _version(p), "") for p in found["removed"]]
+    rows += [(p["name"], _version(p["from"]), _version(p["to"])) for p in found["changed"]]
+    if rows:
+        print_table(("package", "from", "to"), rows)
+
+
+def _version(package: dict[str, Any]) -> str:
+    """Return version and commit of a package, as far as it has them."""
+    commit = f"@{package['commit']}" if package["commit"] else ""
+    return f"{package['version']}{commit}"
+
+
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
     state = model["environment"]["state"] + (" (stale)" if model["stale"] else "")
     return model["name"], model["description"], model["package"] or "built-in", state

@@ -107,6 +107,28 @@ class Platform:
         query = {"format": "toml", **_given(commit=commit)}
         return self._answer("GET", f"/models/{_part(name)}/lock", params=query).text
 
+    def relock(self, name: str, *, commit: str | None = None, wait: bool = True) -> Json:
+        """Have a worker make a new lock of a model's version, and return what changed.
+
+        Parameters
+        ----------
+        wait : bool
+            Whether to wait for it to end, however long it takes, or as long as the server does.
+
+        Raises
+        ------
+        ClientError
+            There is no new lock; the old one stays.
+        """
+        path = f"/models/{_part(name)}"
+        found = self._send("POST", f"{path}/relock", params=_given(commit=commit))
+        while wait and found["state"] == "waiting":
+            time.sleep(_SLOWEST_POLL_SECONDS)
+            found = self._get(f"{path}/relocks/{_part(found['relock_id'])}")
+        if found["state"] == "failed":
+            raise ClientError(found["message"])
+        return found
+
     def problems(self) -> list[Json]:
         """Return what is wrong with the files of the registry's served commit."""
         return list(self._listed("/registry/problems", "problems"))

@@ -89,7 +89,9 @@ async def find_or_create(
 async def keep_lock(
     database: Database, row: EnvironmentRow, lock: Lock, request: PackageRequest
 ) -> Lock:
-    """Store the lock of a request; the first one that is stored counts for everybody.
+    """Store a lock that was made in place of the row's own, which is none at first.
+
+    Where somebody else has stored one meanwhile, that one counts for everybody.
 
     Returns
     -------
@@ -112,9 +114,10 @@ async def keep_lock(
             UPDATE environments
             SET lock_sha256 = %(lock)s, package_version = %(version)s, package_commit = %(commit)s,
                 dissmodel_version = %(library)s, updated_at = clock_timestamp()
-            WHERE id = %(id)s AND lock_sha256 IS NULL
+            WHERE id = %(id)s AND lock_sha256 IS NOT DISTINCT FROM %(old)s
             """,
             id=row.id,
+            old=row.lock.sha256 if row.lock is not None else None,
             lock=lock.sha256,
             version=own.version if own and own.version else None,
             commit=own.commit if own and own.commit else None,

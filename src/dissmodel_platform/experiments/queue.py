@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
@@ -16,6 +17,7 @@ RUNS = "runs"
 BUILDS = "builds"
 RUN_TASK = "run_experiment"
 BUILD_TASK = "prepare_models"
+RELOCK_TASK = "relock_model"
 
 
 @contextmanager
@@ -91,6 +93,25 @@ async def enqueue_builds(app: App, connection: Connection, publication: int) -> 
     )
     with translated("take a build"):
         return await deferrer.defer_async(publication=publication)
+
+
+async def enqueue_relock(app: App, connection: Connection, relock: UUID) -> int:
+    """Insert the job that makes a new lock; somebody waits, so it comes before other builds.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
+    """
+    deferrer = app.configure_task(
+        RELOCK_TASK,
+        queue=BUILDS,
+        priority=Priority.HIGH.rank,
+        connection=connection,
+        allow_unknown=True,
+    )
+    with translated("take a build"):
+        return await deferrer.defer_async(relock=str(relock))
 
 
 async def cancel_run(app: App, job: int) -> None:

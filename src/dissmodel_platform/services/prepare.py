@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
+from dissmodel_platform.environments.lock_changes import changes_between
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import Acquired, Environment, EnvironmentStore
 from dissmodel_platform.environments.uv import index_hosts
@@ -140,19 +142,44 @@ class Preparer:
             return Prepared(acquired.environment, lock, request)
         row = await records.find_or_create(self._database, spec.name, request)
         try:
-            return await self._prepare(row, request)
+            with _disk_faults_told(request):
+                return await self._prepare(row, request)
         except BuildInterrupted:
             raise
         except EnvironmentBuildError as error:
             await records.mark_failed(self._database, row, error)
             raise
-        except OSError as error:
-            failure = BuildFailed(
-                f"Package {request.label!r} cannot be installed: the worker's disk refused "
-                f"({error}); free space or mend the directory, then submit again."
-            )
-            await records.mark_failed(self._database, row, failure)
-            raise failure from error
+
+    async def relock(self, spec: ModelSpec) -> tuple[Lock | None, Lock]:
+        """Make a new lock of a model's version; it counts once its environment works here.
+
+        Experiments keep the lock that they used. One that holds the same packages changes nothing.
+
+        Returns
+        -------
+        tuple of Lock or None, Lock
+            The lock that counted, and the one that counts now.
+
+        Raises
+        ------
+        EnvironmentBuildError
+            There is no new lock, or what it lists does not work; the old one stays.
+        """
+        request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
+        row = await records.find_or_create(self._database, spec.name, request)
+        old = row.lock
+        if old is None:
+            return None, (await self.prepare(spec)).lock
+        with _disk_faults_told(request):
+            made = await self._make_lock(request)
+            if changes_between(old, made).is_empty:
+                return old, old
+            acquired = await self._acquire(made, request)
+        kept = await records.keep_lock(self._database, row, made, request)
+        if kept == made:
+            seconds = acquired.seconds if acquired.built else None
+            await records.mark_ready(self._database, row, acquired.environment.key, seconds)
+        return old, kept
 
     def forget(self, environment: Environment) -> None:
         """Look at all files of an environment when it is wanted next: a run of it failed."""
@@ -166,9 +193,7 @@ class Preparer:
         lock = row.lock
         if lock is None:
             await records.mark_building(self._database, row)
-            made = await asyncio.to_thread(self._store.lock, request)
-            for wheel in made.built:
-                await self._objects.put_file(self._store.built_wheel(wheel))
+            made = await self._make_lock(request)
             lock = await records.keep_lock(self._database, row, made, request)
         if not await asyncio.to_thread(self._store.has, lock, request):
             await records.mark_building(self._database, row)
@@ -188,6 +213,13 @@ class Preparer:
             self._when_built()
         return acquired
 
+    async def _make_lock(self, request: PackageRequest) -> Lock:
+        """Resolve and build; after this, the wheels that were built are in the object store."""
+        made = await asyncio.to_thread(self._store.lock, request)
+        for wheel in made.built:
+            await self._objects.put_file(self._store.built_wheel(wheel))
+        return made
+
     async def _fetch_wheels(self, lock: Lock, request: PackageRequest) -> None:
         """Bring the wheels here that another worker built for a lock; damaged ones too."""
         for wheel in lock.built:
@@ -203,3 +235,15 @@ class Preparer:
                     f"Package {request.label!r} cannot be installed: the wheel of {wheel.name}, "
                     "which its lock names, is gone from the object store; restore it from a backup."
                 ) from error
+
+
+@contextmanager
+def _disk_faults_told(request: PackageRequest) -> Iterator[None]:
+    """Turn what the worker's disk refuses into a fault of the build."""
+    try:
+        yield
+    except OSError as error:
+        raise BuildFailed(
+            f"Package {request.label!r} cannot be installed: the worker's disk refused "
+            f"({error}); free space or mend the directory, then submit again."
+        ) from error

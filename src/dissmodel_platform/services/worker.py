@@ -13,29 +13,17 @@ from procrastinate import App
 from procrastinate.exceptions import ConnectorException
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.errors import (
-    BuildInterrupted,
-    DatabaseError,
-    EnvironmentBuildError,
-    PlatformError,
-)
+from dissmodel_platform.errors import DatabaseError, PlatformError
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
-from dissmodel_platform.experiments.queue import (
-    BUILD_TASK,
-    BUILDS,
-    RUN_TASK,
-    RUNS,
-    enqueue_builds,
-)
+from dissmodel_platform.experiments.queue import BUILDS, RUN_TASK, RUNS
 from dissmodel_platform.experiments.recovery import (
     forget_worker,
     reconcile,
     register_worker,
     send_heartbeat,
 )
-from dissmodel_platform.registry.index import models_changed_by
-from dissmodel_platform.registry.spec import parse_spec
+from dissmodel_platform.services.build import Builder
 from dissmodel_platform.services.prepare import Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
 from dissmodel_platform.services.tidy import Tidier
@@ -101,7 +89,7 @@ class Worker:
             )
         )
         queue.task(name=RUN_TASK, queue=RUNS)(self._run_experiment)
-        queue.task(name=BUILD_TASK, queue=BUILDS)(self._prepare_models)
+        Builder(database, queue, self._preparer).take_jobs()
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish or hand back what is running."""
@@ -187,34 +175,6 @@ class Worker:
             self._active[experiment_id] -= 1
             if not self._active[experiment_id]:
                 del self._active[experiment_id]
-
-    async def _prepare_models(self, publication: int) -> None:
-        """Build the environments of the models that a publication brought.
-
-        A worker that is being stopped leaves the rest to another one.
-        """
-        try:
-            await self._prepare_each(publication)
-        except (BuildInterrupted, asyncio.CancelledError):
-            await asyncio.shield(self._leave_to_another(publication))
-            raise
-
-    async def _leave_to_another(self, publication: int) -> None:
-        async with self._database.transaction() as connection:
-            await enqueue_builds(self._queue, connection, publication)
-
-    async def _prepare_each(self, publication: int) -> None:
-        for model in await models_changed_by(self._database, publication):
-            spec = parse_spec(f"models/{model.name}.toml", model.source_text).spec
-            if spec is None or model.environment["state"] == "ready":
-                continue
-            try:
-                await self._preparer.prepare(spec)
-                log.info("environment of %s is ready", model.name)
-            except BuildInterrupted:
-                raise
-            except EnvironmentBuildError as error:
-                log.warning("environment of %s: %s", model.name, error)
 
     async def _keep_alive(self, leaving: asyncio.Event) -> None:
         """Send heartbeats and mend what others left; raises when this worker was given up."""

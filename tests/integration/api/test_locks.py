@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
 from dissmodel_platform.environments.lock import BuiltWheel, Lock
 from dissmodel_platform.environments.packages import request_for
-from dissmodel_platform.errors import BuildFailed, ServerRefused
-from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.errors import BuildFailed, EnvironmentBuildError, ServerRefused
+from dissmodel_platform.experiments.queue import BUILDS, open_queue
+from dissmodel_platform.registry.spec import ModelSpec
+from dissmodel_platform.services.build import Builder
 from dissmodel_platform.services.sync import RegistrySync
 from dissmodel_platform.settings import Settings, load_settings
 from dissmodel_platform.types import Sha256
@@ -189,6 +193,137 @@ async def test_without_a_lock_the_answer_says_why(
     assert "The compiler is missing." in await refusal("flood")
     assert "'what?' cannot be read" in await refusal("dry")
     assert "no model 'x'" in await refusal("x")
+
+
+class Bench:
+    """Stands for a worker's preparer: makes the lock that it is told to, or fails."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.makes: Lock | EnvironmentBuildError = lock()
+
+    async def relock(self, spec: ModelSpec) -> tuple[Lock | None, Lock]:
+        if isinstance(self.makes, EnvironmentBuildError):
+            raise self.makes
+        request = request_for(spec.package, spec.dissmodel, allow_local=False)
+        row = await records.find_or_create(self.database, spec.name, request)
+        return row.lock, await records.keep_lock(self.database, row, self.makes, request)
+
+
+@pytest.fixture
+async def bench(database: Database) -> Bench:
+    return Bench(database)
+
+
+@asynccontextmanager
+async def taking_jobs(database: Database, bench: Bench) -> AsyncIterator[None]:
+    """Take the jobs of builds, as a worker does, while a block runs."""
+    queue = await open_queue(database)
+    Builder(database, queue, bench).take_jobs()  # type: ignore[arg-type]
+    worker = asyncio.create_task(
+        queue.run_worker_async(
+            queues=[BUILDS], install_signal_handlers=False, shutdown_graceful_timeout=0,
+            delete_jobs="always",
+        )
+    )  # fmt: skip
+    yield
+    worker.cancel()
+    with suppress(asyncio.CancelledError):
+        await worker
+
+
+@pytest.fixture
+async def working(database: Database, bench: Bench) -> AsyncIterator[None]:
+    async with taking_jobs(database, bench):
+        yield
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_new_lock_counts_and_the_answer_says_what_changed(
+    client: httpx.AsyncClient, database: Database, publish: Any, bench: Bench
+) -> None:
+    commit = await publish(flood="")
+    await keep(database, "flood", None, lock("0.6.1"))
+    answer = await client.post("/models/flood/relock")
+    told = answer.json()
+    assert (answer.status_code, told["state"], told["commit"]) == (200, "done", commit)
+    assert told["old_lock_sha256"] == lock("0.6.1").sha256
+    assert told["new_lock_sha256"] == lock().sha256
+    assert (told["added"], told["removed"]) == ([], [])
+    before, after = {"version": "0.6.1", "commit": None}, {"version": "0.6.2", "commit": None}
+    assert told["changed"] == [{"name": "dissmodel", "from": before, "to": after}]
+    assert told["message"].endswith("packages: 0 added, 0 removed, 1 changed.")
+    assert (await client.get("/models/flood/lock")).json()["sha256"] == lock().sha256
+    assert await records.load_lock(database, lock("0.6.1").sha256) == lock("0.6.1"), "is kept"
+
+    again = (await client.post("/models/flood/relock")).json()
+    assert again["old_lock_sha256"] == again["new_lock_sha256"] == lock().sha256
+    assert again["message"].startswith("Nothing changes")
+    looked_at = await client.get(f"/models/flood/relocks/{told['relock_id']}")
+    assert looked_at.json() == told
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_relock_that_fails_leaves_the_old_lock_and_says_why(
+    client: httpx.AsyncClient, database: Database, publish: Any, bench: Bench
+) -> None:
+    await publish(flood="")
+    await keep(database, "flood", None, lock())
+    bench.makes = BuildFailed("The compiler is missing.", "cc: not found\0")
+    answer = await client.post("/models/flood/relock")
+    assert answer.status_code == 502
+    assert answer.json()["type"] == "urn:dissmodel-platform:environment-failed"
+    assert answer.json()["detail"] == (
+        "The lock of 'flood' stays as it was. The compiler is missing."
+    )
+    assert answer.json()["output_tail"] == "cc: not found\N{SYMBOL FOR NULL}"
+    assert (await client.get("/models/flood/lock")).json()["sha256"] == lock().sha256
+
+
+async def test_a_relock_that_takes_long_can_be_looked_at_later(
+    client: httpx.AsyncClient,
+    database: Database,
+    publish: Any,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await publish(flood="")
+    monkeypatch.setattr("dissmodel_platform.services.relock.ANSWER_SECONDS", 0.0)
+    answer = await client.post("/models/flood/relock")
+    told = answer.json()
+    assert (answer.status_code, told["state"]) == (202, "waiting")
+    place = f"/models/flood/relocks/{told['relock_id']}"
+    assert f"GET {place} says what came of it" in told["message"]
+    assert (await client.get(place)).json() == told
+    for other in (f"/models/tide/relocks/{told['relock_id']}", f"{place[:-4]}0000"):
+        assert (await client.get(other)).status_code == 404
+    assert (await client.post("/models/tide/relock")).status_code == 404
+
+    async with taking_jobs(database, bench), asyncio.timeout(30):
+        while (await client.get(place)).json()["state"] == "waiting":
+            await asyncio.sleep(0.05)
+    done = (await client.get(place)).json()
+    assert (done["state"], done["old_lock_sha256"]) == ("done", None)
+    assert [package["name"] for package in done["added"]] == ["dissmodel", "flood"]
+
+
+@pytest.mark.usefixtures("working")
+async def test_client_and_command_make_a_new_lock(
+    database: Database, database_url: str, publish: Any, bench: Bench, tmp_path: Path
+) -> None:
+    await publish(flood="")
+    await keep(database, "flood", None, lock("0.6.1"))
+    with serving(tmp_path, database_url) as http, Platform(str(http.base_url), KEY) as platform:
+        options = ["--url", str(http.base_url), "--key", KEY]
+        words = ["models", "relock", "flood", *options]
+        done = await asyncio.to_thread(CliRunner().invoke, main.app, words)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.splitlines() == ["dissmodel\t0.6.1\t0.6.2"]
+        assert "1 changed" in done.stderr
+        assert (await asyncio.to_thread(platform.relock, "flood"))["changed"] == []
+        bench.makes = BuildFailed("The compiler is missing.")
+        with pytest.raises(ServerRefused, match=r"stays as it was\. The compiler"):
+            await asyncio.to_thread(platform.relock, "flood")
 
 
 async def test_client_and_command_show_the_lock(

@@ -24,7 +24,6 @@ def tree(kind: type[errors.PlatformError]) -> Iterator[type[errors.PlatformError
 EVERY = list(tree(errors.PlatformError))
 OF_THE_WORKER_OR_THE_CLIENT = (
     errors.SettingsError,
-    errors.EnvironmentBuildError,
     errors.ExecutionError,
     errors.ClientError,
 )
