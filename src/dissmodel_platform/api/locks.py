@@ -23,8 +23,8 @@ from dissmodel_platform.api.schemas import (
 )
 from dissmodel_platform.environments.lock import BuiltWheel, LockedPackage
 from dissmodel_platform.environments.relocks import Relock
+from dissmodel_platform.services.build_requests import ask_for_relock, find_relock
 from dissmodel_platform.services.locks import LockOfModel, lock_of_model
-from dissmodel_platform.services.relock import ask_for_relock, find_relock
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -9,8 +9,12 @@ from fastapi import APIRouter, Depends, Query
 
 from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Context, Parts, requires
+from dissmodel_platform.api.problems import described
 from dissmodel_platform.api.schemas import (
+    BuildAnswer,
     Commit,
+    EnvironmentDetail,
+    EnvironmentState,
     Model,
     ModelDetail,
     ModelHistory,
@@ -20,6 +24,7 @@ from dissmodel_platform.api.schemas import (
 )
 from dissmodel_platform.errors import InvalidInput
 from dissmodel_platform.registry import index
+from dissmodel_platform.services.build_requests import ask_for_build
 from dissmodel_platform.services.locks import published_model
 
 router = APIRouter(tags=["models"])
@@ -90,7 +95,7 @@ async def list_models(
                 description=model.description,
                 package=model.package,
                 stale=model.stale,
-                environment=model.environment,
+                environment=EnvironmentState(**model.environment),
             )
             for model in page
         ],
@@ -115,8 +120,31 @@ async def get_model(
         description=model.description,
         package=model.package,
         stale=model.stale,
-        environment=model.environment,
+        environment=EnvironmentDetail(**model.environment),
         commit=model.revision,
+    )
+
+
+@router.post(
+    "/models/{name}/build",
+    summary="Build a model's environment now",
+    status_code=202,
+    tags=["administration"],
+    responses=described({404: "No such model or commit."}),
+)
+async def build_model(
+    name: Text,
+    parts: Parts,
+    _: Annotated[Caller, Depends(requires(Scope.ADMIN))],
+    commit: Commit = None,
+) -> BuildAnswer:
+    """Have a worker build it, also where that failed before; `GET /models/{name}` says the rest."""
+    model = await ask_for_build(parts.database, parts.queue, name, commit)
+    return BuildAnswer(
+        message=f"A worker will build the environment of {model.name!r}.",
+        model_name=model.name,
+        commit=model.revision,
+        environment=EnvironmentState(**model.environment),
     )
 
 

@@ -96,6 +96,21 @@ class JobPage(BaseModel):
     next: str | None
 
 
+class EnvironmentState(BaseModel):
+    """How a model's environment stands."""
+
+    state: Literal["pending", "building", "ready", "failed"]
+    key: str | None = Field(description="Names the content of the environment, once it works.")
+    seconds: float | None = Field(description="What building it took.", examples=[12.5])
+    error: str | None = Field(description="Why it cannot be built, in one sentence.")
+
+
+class EnvironmentDetail(EnvironmentState):
+    """The same, with what the tools said."""
+
+    output_tail: str | None = Field(description="Last lines of the tool's output, if it failed.")
+
+
 class Model(BaseModel):
     """One entry of the model listing; ``class`` is the executor's registered name."""
 
@@ -106,7 +121,7 @@ class Model(BaseModel):
     description: str
     package: str | None
     stale: bool = Field(description="Whether the file has been broken since this version.")
-    environment: dict[str, Any]
+    environment: EnvironmentState
 
 
 class ModelPage(BaseModel):
@@ -128,8 +143,19 @@ class ModelDetail(BaseModel):
     description: str
     package: str | None
     stale: bool
-    environment: dict[str, Any]
+    environment: EnvironmentDetail
     commit: str
+
+
+class BuildAnswer(BaseModel):
+    """That a build was asked for, and how the environment stood."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    message: str
+    model_name: str = Field(examples=["flood_vector"])
+    commit: str
+    environment: EnvironmentState
 
 
 class LockEntry(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,9 @@ from typer.core import TyperGroup
 from dissmodel_platform.cli.connection import DEFAULT_URL, AsJson, Key, Url, connect
 from dissmodel_platform.cli.echo import echo
 from dissmodel_platform.cli.tables import print_table
+from dissmodel_platform.errors import ClientError
+
+_POLL_SECONDS = 0.5
 
 
 class _ModelsGroup(TyperGroup):
@@ -117,6 +121,33 @@ def relock(
     rows += [(p["name"], _version(p["from"]), _version(p["to"])) for p in found["changed"]]
     if rows:
         print_table(("package", "from", "to"), rows)
+
+
+@app.command()
+def build(
+    name: Name,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for its end.")] = False,
+    commit: Commit = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Build a model's environment now, also where that failed before.
+
+    Example: dissmodel-platform models build flood_vector
+    """
+    with connect(url, key) as platform:
+        asked = platform.build(name, commit=commit)
+        echo(asked["message"], err=True)
+        environment = asked["environment"]
+        while not no_wait and environment["state"] in ("pending", "building"):
+            time.sleep(_POLL_SECONDS)
+            environment = platform.model(name, commit=commit)["environment"]
+    if environment["state"] == "failed":
+        tail = environment.get("output_tail")
+        if tail:
+            echo(tail, err=True)
+        raise ClientError(environment["error"])
+    echo(environment["state"])
 
 
 def _version(package: dict[str, Any]) -> str:

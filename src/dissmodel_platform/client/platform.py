@@ -86,9 +86,9 @@ class Platform:
         """Return the models that can be run, by name, all of one commit."""
         return list(self._listed("/models", "models"))
 
-    def model(self, name: str) -> Json:
+    def model(self, name: str, *, commit: str | None = None) -> Json:
         """Return one model with its whole spec."""
-        return self._get(f"/models/{_part(name)}")
+        return self._get(f"/models/{_part(name)}", **_given(commit=commit))
 
     def lock(self, name: str, *, commit: str | None = None) -> Json:
         """Return the packages that a model's runs are made of.
@@ -128,6 +128,10 @@ class Platform:
         if found["state"] == "failed":
             raise ClientError(found["message"])
         return found
+
+    def build(self, name: str, *, commit: str | None = None) -> Json:
+        """Have a worker build a model's environment, also where that failed before."""
+        return self._send("POST", f"/models/{_part(name)}/build", params=_given(commit=commit))
 
     def problems(self) -> list[Json]:
         """Return what is wrong with the files of the registry's served commit."""

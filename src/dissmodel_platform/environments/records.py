@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dissmodel_platform.database.pool import Database, execute, fetch_one
+from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.errors import EnvironmentBuildError
@@ -175,6 +175,21 @@ async def load_lock(database: Database, sha256: str) -> Lock:
     )
     assert row is not None, f"lock {sha256} is referred to, so it is kept"
     return Lock.parse(row["content"])
+
+
+async def forget_failure(connection: Connection, model_name: str, package: str | None) -> None:
+    """Say that an environment that could not be built is waiting to be built again."""
+    await execute(
+        connection,
+        """
+        UPDATE environments SET state = 'pending', error = NULL, output_tail = NULL,
+            updated_at = clock_timestamp()
+        WHERE model_name = %(model)s AND package IS NOT DISTINCT FROM %(package)s
+          AND state = 'failed'
+        """,
+        model=model_name,
+        package=package,
+    )
 
 
 async def mark_building(database: Database, row: EnvironmentRow) -> None:

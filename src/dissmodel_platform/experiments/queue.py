@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from procrastinate import App, PsycopgConnector
@@ -17,7 +18,10 @@ RUNS = "runs"
 BUILDS = "builds"
 RUN_TASK = "run_experiment"
 BUILD_TASK = "prepare_models"
+MODEL_BUILD_TASK = "prepare_model"
 RELOCK_TASK = "relock_model"
+
+_BATCH = 500
 
 
 @contextmanager
@@ -93,6 +97,47 @@ async def enqueue_builds(app: App, connection: Connection, publication: int) -> 
     )
     with translated("take a build"):
         return await deferrer.defer_async(publication=publication)
+
+
+async def enqueue_model_builds(
+    app: App,
+    connection: Connection,
+    publication: int,
+    models: Sequence[str],
+    priority: Priority,
+    *,
+    tries: int = 0,
+    delay_seconds: int = 0,
+) -> None:
+    """Insert a job for each of these models of a publication, which builds its environment.
+
+    Parameters
+    ----------
+    tries : int
+        How often this has been tried before.
+    delay_seconds : int
+        How long no worker takes them.
+
+    Raises
+    ------
+    DatabaseError
+        PostgreSQL broke off.
+    """
+    deferrer = app.configure_task(
+        MODEL_BUILD_TASK,
+        queue=BUILDS,
+        priority=priority.rank,
+        connection=connection,
+        schedule_in={"seconds": delay_seconds} if delay_seconds else None,
+        allow_unknown=True,
+    )
+    for start in range(0, len(models), _BATCH):
+        jobs: list[dict[str, Any]] = [
+            {"publication": publication, "model": name, "tries": tries}
+            for name in models[start : start + _BATCH]
+        ]
+        with translated("take builds"):
+            await deferrer.batch_defer_async(*jobs)
 
 
 async def enqueue_relock(app: App, connection: Connection, relock: UUID) -> int:

@@ -222,7 +222,7 @@ async def get_model(database: Database, publication: Publication, name: str) -> 
     """
     row = await database.fetch_one(
         f"""
-        SELECT v.*, {_ENVIRONMENT_COLUMNS}, {_STALE} AS stale
+        SELECT v.*, {_ENVIRONMENT_COLUMNS}, e.output_tail AS env_tail, {_STALE} AS stale
         FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
         {_ENVIRONMENT_JOIN}
         WHERE h.model_name = %(name)s AND h.from_seq <= %(seq)s
@@ -268,20 +268,19 @@ async def _nearest_models(database: Database, publication: Publication, name: st
     return await asyncio.to_thread(nearest_names, name, [row["model_name"] for row in rows])
 
 
-async def models_changed_by(database: Database, publication: int) -> list[PublishedModel]:
-    """Return the models whose version began with a publication and still stands."""
+async def unready_models_of(database: Database, publication: int) -> list[str]:
+    """Return the models whose version began with a publication, still stands, and is not built."""
     rows = await database.fetch_all(
         f"""
-        SELECT v.*, p.*, {_ENVIRONMENT_COLUMNS}, false AS stale
+        SELECT h.model_name
         FROM model_history AS h JOIN model_versions AS v ON v.id = h.version_id
-        JOIN registry_publications AS p ON p.seq = h.from_seq
         {_ENVIRONMENT_JOIN}
-        WHERE h.from_seq = %(seq)s AND h.until_seq IS NULL
+        WHERE h.from_seq = %(seq)s AND h.until_seq IS NULL AND e.state IS DISTINCT FROM 'ready'
         ORDER BY h.model_name
         """,
         seq=publication,
     )
-    return [_model(row, _publication(row)) for row in rows]
+    return [row["model_name"] for row in rows]
 
 
 async def list_problems(
@@ -326,19 +325,18 @@ def _publication(row: DictRow) -> Publication:
 
 
 def _model(row: DictRow, publication: Publication) -> PublishedModel:
-    return PublishedModel(
-        **_listed(row, publication), source_text=row["source_text"], document=row["document"]
-    )
+    listed = _listed(row, publication)
+    listed["environment"]["output_tail"] = row["env_tail"]
+    return PublishedModel(**listed, source_text=row["source_text"], document=row["document"])
 
 
 def _listed(row: DictRow, publication: Publication) -> dict[str, Any]:
-    environment: dict[str, Any] = {"state": row["env_state"] or "pending"}
-    if row["env_state"] is not None:
-        environment |= {
-            "key": row["env_key"],
-            "seconds": row["env_seconds"],
-            "error": row["env_error"],
-        }
+    environment = {
+        "state": row["env_state"] or "pending",
+        "key": row["env_key"],
+        "seconds": row["env_seconds"],
+        "error": row["env_error"],
+    }
     return {
         "name": row["model_name"],
         "revision": publication.revision,

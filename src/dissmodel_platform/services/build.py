@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from uuid import UUID
 
 from procrastinate import App
@@ -15,18 +16,30 @@ from dissmodel_platform.errors import (
     BuildInterrupted,
     DatabaseError,
     EnvironmentBuildError,
+    ModelNotFound,
+    PackageUnreachable,
     PlatformError,
 )
 from dissmodel_platform.experiments.queue import (
     BUILD_TASK,
     BUILDS,
+    MODEL_BUILD_TASK,
     RELOCK_TASK,
-    enqueue_builds,
+    enqueue_model_builds,
     enqueue_relock,
 )
-from dissmodel_platform.registry.index import get_model, get_publication, models_changed_by
+from dissmodel_platform.registry.index import (
+    get_model,
+    get_publication,
+    latest_publication,
+    unready_models_of,
+)
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.prepare import Preparer
+from dissmodel_platform.types import Priority
+
+RETRY_SECONDS = (30, 120, 480, 1_800, 3_600)
+"""Pauses before a build is tried again that failed because of the network."""
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +64,49 @@ class Builder:
         """Name the methods that the queue's jobs call."""
         queue = self._queue
         queue.task(name=BUILD_TASK, queue=BUILDS)(self.prepare_models)
+        queue.task(name=MODEL_BUILD_TASK, queue=BUILDS)(self.prepare_model)
         queue.task(name=RELOCK_TASK, queue=BUILDS)(self.relock_model)
 
     async def prepare_models(self, publication: int) -> None:
-        """Build the environments of the models that a publication brought."""
+        """Have the environments built of the models that a publication brought.
+
+        Each is a job of its own, so that workers share them, and what somebody waits for does not
+        wait for all of them.
+        """
+        names = await unready_models_of(self._database, publication)
+        async with self._database.transaction() as connection:
+            await enqueue_model_builds(self._queue, connection, publication, names, Priority.LOW)
+
+    async def prepare_model(self, publication: int, model: str, tries: int) -> None:
+        """Build the environment of one model.
+
+        Where the network is the cause of a failure, it is tried again later, some times.
+
+        Parameters
+        ----------
+        tries : int
+            How often this has been tried before.
+        """
         try:
-            await self._prepare_each(publication)
+            if tries == 0 or await self._is_still_missing(publication, model):
+                await self._preparer.prepare(await self._spec_at(publication, model))
+                log.info("environment of %s is ready", model)
         except (BuildInterrupted, asyncio.CancelledError):
-            await asyncio.shield(self._leave_models(publication))
+            again = self._enqueue_model(publication, model, Priority.HIGH, tries=tries)
+            await asyncio.shield(again)
             raise
+        except PackageUnreachable as error:
+            log.warning("environment of %s: %s", model, error)
+            if tries < len(RETRY_SECONDS):
+                seconds = _pause_seconds(tries)
+                log.info("environment of %s is tried again in %d s", model, seconds)
+                await self._enqueue_model(
+                    publication, model, Priority.LOW, tries=tries + 1, delay_seconds=seconds
+                )
+        except DatabaseError:
+            raise
+        except PlatformError as error:
+            log.warning("environment of %s: %s", model, error)
 
     async def relock_model(self, relock: str) -> None:
         """Make a new lock that somebody asked for."""
@@ -72,18 +119,17 @@ class Builder:
             await asyncio.shield(self._leave_relock(asked))
             raise
 
-    async def _prepare_each(self, publication: int) -> None:
-        for model in await models_changed_by(self._database, publication):
-            spec = parse_spec(f"models/{model.name}.toml", model.source_text).spec
-            if spec is None or model.environment["state"] == "ready":
-                continue
-            try:
-                await self._preparer.prepare(spec)
-                log.info("environment of %s is ready", model.name)
-            except BuildInterrupted:
-                raise
-            except EnvironmentBuildError as error:
-                log.warning("environment of %s: %s", model.name, error)
+    async def _is_still_missing(self, publication: int, name: str) -> bool:
+        """Say whether a version that failed is served still, and failed as far as is known."""
+        latest = await latest_publication(self._database)
+        tried = await get_publication(self._database, publication)
+        assert latest is not None and tried is not None, "the job refers to it"
+        try:
+            served = await get_model(self._database, latest, name)
+        except ModelNotFound:
+            return False
+        model = await get_model(self._database, tried, name)
+        return served.source_text == model.source_text and served.environment["state"] == "failed"
 
     async def _relock(self, asked: Relock) -> None:
         try:
@@ -111,10 +157,26 @@ class Builder:
             )
         return parsed.spec
 
-    async def _leave_models(self, publication: int) -> None:
+    async def _enqueue_model(
+        self,
+        publication: int,
+        model: str,
+        priority: Priority,
+        *,
+        tries: int,
+        delay_seconds: int = 0,
+    ) -> None:
         async with self._database.transaction() as connection:
-            await enqueue_builds(self._queue, connection, publication)
+            await enqueue_model_builds(
+                self._queue, connection, publication, [model], priority,
+                tries=tries, delay_seconds=delay_seconds,
+            )  # fmt: skip
 
     async def _leave_relock(self, asked: Relock) -> None:
         async with self._database.transaction() as connection:
             await enqueue_relock(self._queue, connection, asked.id)
+
+
+def _pause_seconds(tries: int) -> int:
+    """Return how long to wait for the next try; models that failed together are spread."""
+    return round(RETRY_SECONDS[tries] * random.uniform(0.75, 1.0))  # noqa: S311 - no secret

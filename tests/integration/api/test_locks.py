@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +11,17 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from dissmodel_platform.api.app import create_app
 from dissmodel_platform.cli import main
 from dissmodel_platform.client.platform import Platform
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
-from dissmodel_platform.environments.lock import BuiltWheel, Lock
+from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import request_for
-from dissmodel_platform.errors import BuildFailed, EnvironmentBuildError, ServerRefused
-from dissmodel_platform.experiments.queue import BUILDS, open_queue
-from dissmodel_platform.registry.spec import ModelSpec
-from dissmodel_platform.services.build import Builder
-from dissmodel_platform.services.sync import RegistrySync
-from dissmodel_platform.settings import Settings, load_settings
-from dissmodel_platform.types import Sha256
+from dissmodel_platform.errors import BuildFailed, ServerRefused
+from tests.integration.api.building import COMMIT, PACKAGE, A, B, Bench, lock, taking_jobs
 from tests.integration.api.role import KEY, serving
-from tests.integration.registry.conftest import MakeMirror, Registry
 
 pytestmark = pytest.mark.anyio
-
-A, B = "a" * 64, "b" * 64
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PACKAGE = "flood @ git+https://git.example.org/lab/flood@v1"
-
-
-def lock_text(dissmodel: str = "0.6.2") -> str:
-    return f"""\
-lock-version = "1.0"
-created-by = "uv"
-
-[[packages]]
-name = "dissmodel"
-version = "{dissmodel}"
-wheels = [{{ url = "https://files.example.org/dissmodel.whl", hashes = {{ sha256 = "{A}" }} }}]
-
-[[packages]]
-name = "flood"
-vcs = {{ type = "git", url = "https://git.example.org/lab/flood", commit-id = "{COMMIT}" }}
-"""
-
-
-def lock(dissmodel: str = "0.6.2") -> Lock:
-    wheel = BuiltWheel("flood", "flood-1.0-py3-none-any.whl", Sha256(B))
-    return Lock.parse(lock_text(dissmodel)).with_built([wheel])
 
 
 async def keep(database: Database, name: str, dissmodel: str | None, made: Lock) -> None:
@@ -63,41 +29,6 @@ async def keep(database: Database, name: str, dissmodel: str | None, made: Lock)
     request = request_for(PACKAGE, dissmodel, allow_local=False)
     row = await records.find_or_create(database, name, request)
     await records.keep_lock(database, row, made, request)
-
-
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return load_settings(home=tmp_path / "home", database_url=database_url, api_keys=KEY)
-
-
-@pytest.fixture
-async def client(settings: Settings, database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app), base_url="http://platform",
-            headers={"X-API-Key": KEY},
-        ) as opened,
-    ):  # fmt: skip
-        yield opened
-
-
-@pytest.fixture
-async def publish(database: Database, registry: Registry, make_mirror: MakeMirror) -> Any:
-    """Publish models by their constraint on dissmodel, each of the same package."""
-    sync = RegistrySync(database, await open_queue(database), make_mirror())
-
-    async def publish(**models: str) -> str:
-        texts = {
-            f"{name}.toml": f'[model]\nclass = "flood"\npackage = "{PACKAGE}"\n{keys}'
-            for name, keys in models.items()
-        }
-        commit = registry.commit(texts)
-        assert (await sync.run("a test")).error is None
-        return commit
-
-    return publish
 
 
 async def test_the_lock_of_a_model_tells_what_its_runs_are_made_of(
@@ -195,49 +126,6 @@ async def test_without_a_lock_the_answer_says_why(
     assert "no model 'x'" in await refusal("x")
 
 
-class Bench:
-    """Stands for a worker's preparer: makes the lock that it is told to, or fails."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.makes: Lock | EnvironmentBuildError = lock()
-
-    async def relock(self, spec: ModelSpec) -> tuple[Lock | None, Lock]:
-        if isinstance(self.makes, EnvironmentBuildError):
-            raise self.makes
-        request = request_for(spec.package, spec.dissmodel, allow_local=False)
-        row = await records.find_or_create(self.database, spec.name, request)
-        return row.lock, await records.keep_lock(self.database, row, self.makes, request)
-
-
-@pytest.fixture
-async def bench(database: Database) -> Bench:
-    return Bench(database)
-
-
-@asynccontextmanager
-async def taking_jobs(database: Database, bench: Bench) -> AsyncIterator[None]:
-    """Take the jobs of builds, as a worker does, while a block runs."""
-    queue = await open_queue(database)
-    Builder(database, queue, bench).take_jobs()  # type: ignore[arg-type]
-    worker = asyncio.create_task(
-        queue.run_worker_async(
-            queues=[BUILDS], install_signal_handlers=False, shutdown_graceful_timeout=0,
-            delete_jobs="always",
-        )
-    )  # fmt: skip
-    yield
-    worker.cancel()
-    with suppress(asyncio.CancelledError):
-        await worker
-
-
-@pytest.fixture
-async def working(database: Database, bench: Bench) -> AsyncIterator[None]:
-    async with taking_jobs(database, bench):
-        yield
-
-
 @pytest.mark.usefixtures("working")
 async def test_a_new_lock_counts_and_the_answer_says_what_changed(
     client: httpx.AsyncClient, database: Database, publish: Any, bench: Bench
@@ -288,7 +176,7 @@ async def test_a_relock_that_takes_long_can_be_looked_at_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await publish(flood="")
-    monkeypatch.setattr("dissmodel_platform.services.relock.ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr("dissmodel_platform.services.build_requests.ANSWER_SECONDS", 0.0)
     answer = await client.post("/models/flood/relock")
     told = answer.json()
     assert (answer.status_code, told["state"]) == (202, "waiting")

@@ -12,8 +12,8 @@ import pytest
 
 from dissmodel_platform.errors import ExecutorModuleMissing
 from dissmodel_platform.registry.spec import parse_spec
+from dissmodel_platform.services.build_requests import ask_for_relock
 from dissmodel_platform.services.locks import lock_of_model
-from dissmodel_platform.services.relock import ask_for_relock
 from dissmodel_platform.services.submit import RunRequest
 from dissmodel_platform.services.sync import RegistrySync
 from dissmodel_platform.services.sync_settings import open_mirror

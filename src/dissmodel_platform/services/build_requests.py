@@ -1,4 +1,4 @@
-"""Ask for a new lock of a model's version; a worker makes it, since that runs foreign code."""
+"""Ask for a build or a new lock of a model; a worker makes it, since that runs foreign code."""
 
 from __future__ import annotations
 
@@ -10,15 +10,42 @@ from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import relocks
+from dissmodel_platform.environments.records import forget_failure
 from dissmodel_platform.environments.relocks import Relock
 from dissmodel_platform.errors import EnvironmentBuildError, NotFound
-from dissmodel_platform.experiments.queue import enqueue_relock
+from dissmodel_platform.experiments.queue import enqueue_model_builds, enqueue_relock
+from dissmodel_platform.registry.index import PublishedModel, get_model
 from dissmodel_platform.services.locks import published_model
+from dissmodel_platform.types import Priority
 
 ANSWER_SECONDS = 120.0
 """How long a caller waits for a worker."""
 
 _POLL_SECONDS = 0.1
+
+
+async def ask_for_build(
+    database: Database, queue: App, name: str, commit: str | None
+) -> PublishedModel:
+    """Have a worker build a model's environment, before what nobody waits for.
+
+    After this, an environment that could not be built is pending again.
+
+    Returns
+    -------
+    PublishedModel
+        The model, as it stands then.
+
+    Raises
+    ------
+    ModelNotFound, RevisionNotFound
+        The registry has no such model or commit.
+    """
+    publication, model = await published_model(database, name, commit)
+    async with database.transaction() as connection:
+        await forget_failure(connection, model.name, model.package)
+        await enqueue_model_builds(queue, connection, publication.seq, [model.name], Priority.HIGH)
+    return await get_model(database, publication, model.name)
 
 
 async def ask_for_relock(
