@@ -22,6 +22,7 @@
      │   ├─ GitError            carries command, exit code and the last lines of stderr
      │   └─ SyncTimeout
      ├─ EnvironmentBuildError   a package cannot be made runnable; carries the tool's output
+     │   ├─ PackageNotAllowed   the operator's list of sources lacks where it comes from
      │   ├─ PackageNotFound
      │   ├─ VersionNotFound
      │   ├─ PackageUnsatisfiable
@@ -264,6 +265,10 @@ class EnvironmentBuildError(PlatformError):
     def __init__(self, message: str, output_tail: str = "") -> None:
         super().__init__(message)
         self.output_tail = output_tail
+
+
+class PackageNotAllowed(EnvironmentBuildError):
+    """The package, or one that it needs, is not from a source that the operator lists."""
 
 
 class PackageNotFound(EnvironmentBuildError):

@@ -149,6 +149,10 @@ class Settings(BaseSettings):
     """Comma-separated hosts on private networks that builds may connect to (``*.example.org``); the
     indexes in uv's own variables are among them without being named."""
 
+    package_sources: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated sources that packages may come from: ``index``, ``git+https://host/group/``,
+    ``git+ssh://git@host/group/``, ``https://host/path/``; unset: all."""
+
     fork_servers: int = Field(default=4, ge=0)
     """Environments that one worker keeps preloaded; 0: every run starts a fresh interpreter."""
 
@@ -169,7 +173,7 @@ class Settings(BaseSettings):
     def _split_keys(cls, value: object) -> object:
         return _split(value, ",") if isinstance(value, str) else value
 
-    @field_validator("package_hosts", mode="before")
+    @field_validator("package_hosts", "package_sources", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         return _split(value, ",") if isinstance(value, str) else value

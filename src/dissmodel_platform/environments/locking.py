@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,15 @@ class LockMaker:
         An empty directory on the file system of `wheels`.
     wheels : Path
         Where the wheels are put that are built (see `wheels.built_wheel_path`).
+    accept : callable
+        Gets what was resolved before anything of it is built, and raises where it is not allowed.
     """
 
     uv: Uv
     request: PackageRequest
     scratch: Path
     wheels: Path
+    accept: Callable[[Lock], None]
 
     def make(self) -> Lock:
         """Resolve, and build what has no wheel.
@@ -59,6 +62,7 @@ class LockMaker:
             The disk refuses.
         """
         resolved = self._resolve()
+        self.accept(resolved)
         built = [
             self._build(package, number)
             for number, package in enumerate(resolved.packages)

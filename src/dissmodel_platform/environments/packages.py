@@ -186,6 +186,15 @@ def is_local(package: str) -> bool:
     return _local_path(package) is not None or _url(package).startswith("git+file:")
 
 
+def source_of(package: str) -> str | None:
+    """Return the address in a ``package``, nothing for a plain name, ``None`` for neither."""
+    text = package.strip()
+    requirement = _REQUIREMENT.fullmatch(text)
+    if requirement is not None:
+        return requirement["url"] or ""
+    return text if _BARE_URL.fullmatch(text) else None
+
+
 def _name(text: str) -> str:
     """Return the distribution that a requirement names, or nothing."""
     requirement = _REQUIREMENT.fullmatch(text)

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,8 +163,18 @@ class EnvironmentStore:
         self.workshop = workshop
         self.uv = Uv(workshop)
 
-    def lock(self, request: PackageRequest) -> Lock:
+    def lock(
+        self, request: PackageRequest, accept: Callable[[Lock], None] = lambda _: None
+    ) -> Lock:
         """Make the lock that answers a request; the wheels that it needs built are here then.
+
+        Parameters
+        ----------
+        request : PackageRequest
+            What is asked for.
+        accept : callable
+            Gets what was resolved before anything of it is built, and raises where that shall not
+            be.
 
         Raises
         ------
@@ -174,7 +184,7 @@ class EnvironmentStore:
             The disk refused.
         """
         with self._slot(), scratch_directory(self._scratch) as scratch:
-            return LockMaker(self.uv, request, scratch, self._wheels).make()
+            return LockMaker(self.uv, request, scratch, self._wheels, accept).make()
 
     def built_wheel(self, wheel: BuiltWheel) -> Path:
         """Return where a wheel lies, or has to be put, that was built for a lock."""

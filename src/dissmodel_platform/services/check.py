@@ -16,6 +16,7 @@ from dissmodel_platform.registry.snapshot import RegistryFile
 from dissmodel_platform.services.check_files import RegistryContents, read_registry
 from dissmodel_platform.services.check_model import ModelCheck, Tell
 from dissmodel_platform.services.check_report import CheckReport, Step
+from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.trial import open_trial
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.tasks import see_through
@@ -71,7 +72,8 @@ async def check_registry(
         There is no registry at ``request.directory``, or no such base.
     """
     begin = time.perf_counter()
-    work = asyncio.to_thread(read_registry, request.directory, request.base, scratch)
+    policy = package_policy(settings)
+    work = asyncio.to_thread(read_registry, request.directory, request.base, scratch, policy)
     contents = await see_through(work)
     report = CheckReport(contents.head, contents.base, contents.removed())
     examples = await see_through(asyncio.to_thread(_report_on_files, contents, report, tell))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dissmodel_platform.environments.policy import PackagePolicy
 from dissmodel_platform.errors import RegistryError
 from dissmodel_platform.registry.catalog import MAX_BYTES as MAX_CATALOG_BYTES
 from dissmodel_platform.registry.catalog import PATH as CATALOG_PATH
@@ -25,6 +26,7 @@ from dissmodel_platform.registry.snapshot import (
 )
 from dissmodel_platform.registry.work_tree import WorkTree
 from dissmodel_platform.services.check_report import CheckReport, Step
+from dissmodel_platform.services.package_policy import judge
 from dissmodel_platform.types import Revision
 
 
@@ -48,6 +50,8 @@ class RegistryContents:
         The catalogue's content, changed or not.
     parsed_catalog : ParsedCatalog or None
         The same, read.
+    policy : PackagePolicy
+        Which sources packages may come from.
     """
 
     tree: WorkTree
@@ -58,6 +62,7 @@ class RegistryContents:
     touched: frozenset[str]
     catalog: bytes | None
     parsed_catalog: ParsedCatalog | None
+    policy: PackagePolicy
 
     def removed(self) -> list[str]:
         """Return the files that the base has and the work tree has not, printable."""
@@ -72,13 +77,14 @@ class RegistryContents:
     def readings(self) -> Iterator[ModelReading]:
         """Read the changed models one by one; all of them at once may not fit into memory."""
         with _told_of(self.tree.directory):
-            yield from read_models(self.tree.reader, self.change)
+            for reading in read_models(self.tree.reader, self.change):
+                yield judge(reading, self.policy)
 
     def reading(self, file: RegistryFile) -> ModelReading:
         """Read one of the changed models."""
         with _told_of(self.tree.directory):
             (reading,) = read_models(self.tree.reader, replace(self.change, changed=(file,)))
-        return reading
+        return judge(reading, self.policy)
 
     def report_on(self, report: CheckReport) -> None:
         """Note what a sync would say of the commit's listing and of the catalogue."""
@@ -106,13 +112,17 @@ class RegistryContents:
                 yield SpecProblem("models", "would-be-held", message, severity="warning")
 
 
-def read_registry(directory: Path, base_ref: str | None, scratch: Path) -> RegistryContents:
+def read_registry(
+    directory: Path, base_ref: str | None, scratch: Path, policy: PackagePolicy
+) -> RegistryContents:
     """Read a work tree as a sync reads a commit.
 
     Parameters
     ----------
     base_ref : str or None
         What to compare it with; ``None``: every file counts as changed.
+    policy : PackagePolicy
+        Which sources packages may come from.
 
     Raises
     ------
@@ -122,7 +132,7 @@ def read_registry(directory: Path, base_ref: str | None, scratch: Path) -> Regis
         git fails to read it.
     """
     with _told_of(directory.absolute()):
-        return _read(directory, base_ref, scratch)
+        return _read(directory, base_ref, scratch, policy)
 
 
 @contextlib.contextmanager
@@ -139,7 +149,9 @@ def _told_of(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(directory: Path, base_ref: str | None, scratch: Path) -> RegistryContents:
+def _read(
+    directory: Path, base_ref: str | None, scratch: Path, policy: PackagePolicy
+) -> RegistryContents:
     tree = WorkTree(directory, scratch)
     base = tree.fork_point(base_ref) if base_ref is not None else None
     revision, reader = tree.commit(), tree.reader
@@ -151,6 +163,7 @@ def _read(directory: Path, base_ref: str | None, scratch: Path) -> RegistryConte
         head=tree.head(),
         base=base,
         change=change,
+        policy=policy,
         earlier=read_snapshot(reader, base, None) if base is not None else None,
         touched=frozenset(printable_path(entry.path) for entry in differences),
         catalog=catalog,

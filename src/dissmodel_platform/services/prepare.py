@@ -15,6 +15,7 @@ from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.lock_changes import changes_between
 from dissmodel_platform.environments.packages import PackageRequest, request_for
+from dissmodel_platform.environments.policy import EVERYTHING, PackagePolicy
 from dissmodel_platform.environments.store import Acquired, Environment, EnvironmentStore
 from dissmodel_platform.environments.uv import index_hosts
 from dissmodel_platform.environments.workshop import Workshop
@@ -28,6 +29,7 @@ from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.registry.spec import ModelSpec
 from dissmodel_platform.sandbox.proxy import Destinations
 from dissmodel_platform.sandbox.walls import inspect_walls
+from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -49,9 +51,16 @@ def open_environments(settings: Settings, directory: Path) -> EnvironmentStore:
             settings.build_memory_bytes,
             settings.build_disk_bytes,
         ),
-        Destinations(hosts=(*settings.package_hosts, *index_hosts(os.environ))),
+        _destinations(settings),
     )
     return EnvironmentStore(directory, HARNESS, workshop, settings.parallel_builds)
+
+
+def _destinations(settings: Settings) -> Destinations:
+    """Return where builds may connect to; with a list of sources, to its hosts alone."""
+    policy = package_policy(settings)
+    hosts = (*policy.hosts, *settings.package_hosts, *index_hosts(os.environ))
+    return Destinations(hosts=hosts, any_public=not policy.is_limited)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,8 @@ class Preparer:
         Whether packages may be local.
     when_built : callable, optional
         Is told that an environment was built.
+    policy : PackagePolicy
+        Which sources packages may come from.
     """
 
     def __init__(
@@ -111,7 +122,9 @@ class Preparer:
         *,
         allow_local: bool,
         when_built: Callable[[], None] = lambda: None,
+        policy: PackagePolicy = EVERYTHING,
     ) -> None:
+        self._policy = policy
         self._database = database
         self._store = store
         self._objects = objects
@@ -135,7 +148,9 @@ class Preparer:
         """
         request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
         if lock_sha256 is not None:
+            self._policy.check(request.package)
             lock = await records.load_lock(self._database, lock_sha256)
+            self._policy.check_lock(lock, request.label)
             if not await asyncio.to_thread(self._store.has, lock, request):
                 await self._fetch_wheels(lock, request)
             acquired = await self._acquire(lock, request)
@@ -190,8 +205,11 @@ class Preparer:
         self._store.interrupt()
 
     async def _prepare(self, row: records.EnvironmentRow, request: PackageRequest) -> Prepared:
+        self._policy.check(request.package)
         lock = row.lock
-        if lock is None:
+        if lock is not None:
+            self._policy.check_lock(lock, request.label)
+        else:
             await records.mark_building(self._database, row)
             made = await self._make_lock(request)
             lock = await records.keep_lock(self._database, row, made, request)
@@ -215,7 +233,12 @@ class Preparer:
 
     async def _make_lock(self, request: PackageRequest) -> Lock:
         """Resolve and build; after this, the wheels that were built are in the object store."""
-        made = await asyncio.to_thread(self._store.lock, request)
+        self._policy.check(request.package)
+        made = await asyncio.to_thread(
+            self._store.lock,
+            request,
+            lambda lock: self._policy.check_lock(lock, request.label),
+        )
         for wheel in made.built:
             await self._objects.put_file(self._store.built_wheel(wheel))
         return made

@@ -29,6 +29,7 @@ from dissmodel_platform.registry.index import (
 from dissmodel_platform.registry.nearest import nearest_names
 from dissmodel_platform.registry.parameters import check_names, check_parameters
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
+from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.index import find_object
 from dissmodel_platform.storage.remote import check_http_url
@@ -59,6 +60,7 @@ class Submitter:
         self._database = database
         self._queue = queue
         self._settings = settings
+        self._policy = package_policy(settings)
 
     async def submit(
         self, model_name: str, request: RunRequest, *, submitted_by: str, commit: str | None = None
@@ -90,6 +92,7 @@ class Submitter:
         if parsed.spec is None:  # published by a version that took what this one refuses
             message = f"The file of {model.name!r} cannot be used: {parsed.errors[0].message}"
             raise InvalidInput(message, {"model_name": message})
+        self._check_package(parsed.spec, "model_name")
         return await self._accept(parsed.spec, publication.revision, request, submitted_by)
 
     async def submit_inline(
@@ -112,9 +115,16 @@ class Submitter:
             ]
             message = "The spec cannot be read: " + " ".join(faults)
             raise InvalidInput(message, {"model_spec_toml": message})
+        self._check_package(parsed.spec, "model_spec_toml")
         latest = await latest_publication(self._database)
         request = await self._resolve_catalog(request, latest)
         return await self._accept(parsed.spec, INLINE_COMMIT, request, submitted_by)
+
+    def _check_package(self, spec: ModelSpec, field: str) -> None:
+        """Refuse a package that the operator's list does not allow."""
+        fault = self._policy.fault_of(spec.package)
+        if fault is not None:
+            raise InvalidInput(fault, {field: fault})
 
     async def _resolve_catalog(
         self, request: RunRequest, publication: Publication | None

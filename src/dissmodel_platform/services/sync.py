@@ -11,6 +11,7 @@ from dataclasses import replace
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Connection, Database, Listener
+from dissmodel_platform.environments.policy import EVERYTHING, PackagePolicy
 from dissmodel_platform.errors import (
     DatabaseError,
     GitError,
@@ -67,6 +68,7 @@ from dissmodel_platform.registry.sync_runs import (
     request_sync,
     waiting_requests,
 )
+from dissmodel_platform.services.package_policy import judge, package_policy
 from dissmodel_platform.services.sync_settings import signature_policy
 from dissmodel_platform.services.trust import Trust
 from dissmodel_platform.settings import Settings
@@ -152,6 +154,7 @@ def open_sync(database: Database, queue: App, mirror: Mirror, settings: Settings
         on_rewrite=settings.registry_on_rewrite,
         signatures=signature_policy(settings),
         history_days=settings.registry_history_days,
+        policy=package_policy(settings),
     )
 
 
@@ -170,6 +173,8 @@ class RegistrySync:
         Whose signature a commit needs.
     history_days : float
         How long ended runs are kept.
+    policy : PackagePolicy
+        Which sources packages may come from.
     """
 
     def __init__(
@@ -181,7 +186,9 @@ class RegistrySync:
         on_rewrite: OnRewrite = "accept",
         signatures: SignaturePolicy | None = None,
         history_days: float = 90.0,
+        policy: PackagePolicy = EVERYTHING,
     ) -> None:
+        self._policy = policy
         self._database = database
         self._queue = queue
         self._mirror = mirror
@@ -409,7 +416,8 @@ class RegistrySync:
         self, connection: Connection, publication: int, change: SnapshotChange, diff: Diff
     ) -> None:
         """Read the changed files in batches, so that memory stays flat however many there are."""
-        batches = in_batches(read_models(self._mirror, change))
+        readings = (judge(found, self._policy) for found in read_models(self._mirror, change))
+        batches = in_batches(readings)
         while batch := await asyncio.to_thread(next, batches, None):
             await publish_models(connection, publication, batch, diff)
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,6 +28,7 @@ from dissmodel_platform.registry.publishing import (
 )
 from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange, in_batches
 from dissmodel_platform.registry.spec import ModelSpec
+from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Prepared, Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts
 from dissmodel_platform.services.submit import RunRequest, Submitter
@@ -157,7 +158,8 @@ async def _services(
     queue = await open_queue(database)
     store = open_object_store(None, settings.objects_directory)
     environments = open_environments(settings, packages_directory)
-    preparer = Preparer(database, environments, store, allow_local=allow_local)
+    policy = replace(package_policy(settings), allow_local=allow_local)
+    preparer = Preparer(database, environments, store, allow_local=allow_local, policy=policy)
     launcher = Launcher(1)
     parts = RunnerParts(
         database=database,

@@ -24,6 +24,7 @@ from dissmodel_platform.experiments.recovery import (
     send_heartbeat,
 )
 from dissmodel_platform.services.build import Builder
+from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
 from dissmodel_platform.services.tidy import Tidier
@@ -73,6 +74,7 @@ class Worker:
             store,
             allow_local=settings.allow_local_packages,
             when_built=self._tidier.want,
+            policy=package_policy(settings),
         )
         self._runner = Runner(
             RunnerParts(

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import request_for
+from dissmodel_platform.environments.policy import PackagePolicy
 from dissmodel_platform.environments.records import (
     EnvironmentRow,
     find_or_create,
@@ -18,7 +20,12 @@ from dissmodel_platform.environments.records import (
     mark_failed,
 )
 from dissmodel_platform.environments.store import EnvironmentStore
-from dissmodel_platform.errors import EnvironmentBuildError, PythonMismatch, VersionNotFound
+from dissmodel_platform.errors import (
+    EnvironmentBuildError,
+    PackageNotAllowed,
+    PythonMismatch,
+    VersionNotFound,
+)
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.services.submit import RunRequest
@@ -158,6 +165,27 @@ async def test_local_packages_are_refused_where_they_are_not_allowed(
     for package in (repositories.requirement("behaviours"), "/srv/flood"):
         with pytest.raises(EnvironmentBuildError, match="PLATFORM_ALLOW_LOCAL_PACKAGES"):
             await strict.prepare(spec(package))
+
+
+async def test_a_lock_with_a_package_outside_the_list_is_refused_before_anything_is_built(
+    lab: Any, environments: EnvironmentStore, repositories: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = repositories.requirement("behaviours")
+    allowed = await lab.parts.preparer.prepare(spec(package, "allowed"))
+    policy = PackagePolicy.read(["index"])  # local sources are allowed, what others need is not
+    strict = Preparer(lab.database, environments, lab.parts.store, allow_local=True, policy=policy)
+    monkeypatch.setattr(LockMaker, "_build", lambda *_: pytest.fail("this was built"))
+    with pytest.raises(PackageNotAllowed, match="it needs 'behaviours' from file:"):
+        await strict.prepare(spec(package))
+    refused = await row(lab)
+    assert (refused["state"], refused["lock_sha256"]) == ("failed", None)
+    assert "PLATFORM_PACKAGE_SOURCES" in refused["error"]
+    with pytest.raises(PackageNotAllowed):  # a version that was locked before the list was
+        await strict.prepare(spec(package, "allowed"))
+    with pytest.raises(PackageNotAllowed):  # a reproduction
+        await strict.prepare(spec(package, "allowed"), allowed.lock.sha256)
+    with pytest.raises(PackageNotAllowed, match="'git"):
+        await strict.prepare(spec("git+https://git.example.org/lab/flood@v1", "foreign"))
 
 
 async def test_publishing_a_commit_has_the_environments_built_before_anybody_asks(

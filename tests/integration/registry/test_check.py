@@ -476,3 +476,15 @@ def endless(package: str, mark: Path) -> str:
         f'[model]\npackage = "{package}"\nclass = "endless"\n'
         f'[model.example]\n[model.parameters]\nmark = "{mark}"\n'
     )
+
+
+async def test_a_package_outside_the_operators_list_is_found(
+    check: Check, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(registry, {"models/b.toml": f'{SPEC}package = "git+https://evil.example/x@v1"\n'})
+    assert (await check(registry)).ok
+    monkeypatch.setenv("PLATFORM_PACKAGE_SOURCES", "index")
+    report = await check(registry)
+    findings = report.file("models/b.toml").findings
+    found = [(finding.problem.code, finding.problem.line) for finding in findings]
+    assert (report.ok, found) == (False, [("package-not-allowed", 3)])
