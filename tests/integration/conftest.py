@@ -41,6 +41,9 @@ class PackageRepositories:
             shutil.copytree(
                 PACKAGES / name, repository, ignore=shutil.ignore_patterns("__pycache__")
             )
+            project = repository / "pyproject.toml"
+            if project.exists() and '"plain_backend"' in project.read_text():
+                shutil.copy(PACKAGES / "plain_backend.py", repository)
             self.git(repository, "init", "--quiet", "--initial-branch=main")
             self.commit(repository, "v0.1.0")
         return repository
