@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.uv import Uv
+from dissmodel_platform.environments.workshop import Room, Workshop
+from dissmodel_platform.sandbox.walls import Walls
 
 ROOT = Path(__file__).parents[2]
 BUILTIN = ROOT / "src" / "dissmodel_platform" / "builtin_executors"
@@ -29,18 +32,20 @@ def test_a_packages_own_suite_passes_where_only_the_package_is_installed(
 ) -> None:
     place = packages_directory / "suites" / suite.name
     place.mkdir(parents=True)
-    uv = Uv(packages_directory / "cache", place / "home", timeout_seconds=600)
+    uv = Uv(Workshop(Walls(), Bounds(600)))
+    room = Room(place, network=True)
     python = place / "venv" / "bin" / "python"
     for arguments in (
         ["venv", "--quiet", "--python", sys.executable, str(place / "venv")],
         ["pip", "install", "--quiet", "--python", str(python), *requirements],
     ):
-        done = uv.run(arguments, cwd=place)
+        done = uv.run(arguments, room, cache=packages_directory / "cache")
         assert done.exit_code == 0, done.output_tail
 
     report = place / "report.xml"
     environment = {
-        **uv.environment(),
+        **uv.environment(place, packages_directory / "cache"),
+        "HOME": str(place / "home"),
         "PYTHONPYCACHEPREFIX": str(place / "bytecode"),  # none beside the sources
     }
     suite_run = subprocess.run(
