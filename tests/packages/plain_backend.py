@@ -3,6 +3,8 @@
 It is copied beside each package that names it; all modules there make the wheel.
 """
 
+import base64
+import hashlib
 import tomllib
 import zipfile
 from pathlib import Path
@@ -22,6 +24,11 @@ def _project():
     return tomllib.loads(Path("pyproject.toml").read_text())["project"]
 
 
+def _digest(text):
+    digest = hashlib.sha256(text.encode()).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
 def _write(wheel_directory, files):
     project = _project()
     stem = f"{project['name'].replace('-', '_')}-{project['version']}"
@@ -37,7 +44,8 @@ def _write(wheel_directory, files):
         f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = f"{stem}.dist-info/RECORD"
-    files |= {record: "".join(f"{name},,\n" for name in [*files, record])}
+    lines = [f"{name},{_digest(text)},{len(text.encode())}\n" for name, text in files.items()]
+    files |= {record: "".join([*lines, f"{record},,\n"])}
     with zipfile.ZipFile(Path(wheel_directory, f"{stem}-py3-none-any.whl"), "w") as archive:
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0)), text)
