@@ -215,17 +215,27 @@ class EnvironmentStore:
             The disk refused.
         """
         begin = time.perf_counter()
+        ready = self.find(lock, request)
+        if ready is not None:
+            return ready
         key = environment_key(lock, request)
+        parts: dict[str, float] = {}
         with Lease.shared(self.layout.lease(key)):
-            found = self._find(key)
-            if found is not None:
-                note_use(found.directory)
-                return Acquired(found, built=False, seconds=time.perf_counter() - begin)
-            parts: dict[str, float] = {}
             with self._alone(key):
                 found = self._find(key)
                 environment = found or self._build_in_turn(key, lock, request, parts)
             return Acquired(environment, found is None, time.perf_counter() - begin, parts)
+
+    def find(self, lock: Lock, request: PackageRequest) -> Acquired | None:
+        """Return the environment of a lock if this machine has it, undamaged."""
+        begin = time.perf_counter()
+        key = environment_key(lock, request)
+        with Lease.shared(self.layout.lease(key)):
+            found = self._find(key)
+            if found is None:
+                return None
+            note_use(found.directory)
+            return Acquired(found, built=False, seconds=time.perf_counter() - begin)
 
     def has(self, lock: Lock, request: PackageRequest) -> bool:
         """Say whether this machine has the environment of a lock, undamaged."""

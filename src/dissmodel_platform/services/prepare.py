@@ -151,9 +151,10 @@ class Preparer:
             self._policy.check(request.package)
             lock = await records.load_lock(self._database, lock_sha256)
             self._policy.check_lock(lock, request.label)
-            if not await asyncio.to_thread(self._store.has, lock, request):
+            acquired = await asyncio.to_thread(self._store.find, lock, request)
+            if acquired is None:
                 await self._fetch_wheels(lock, request)
-            acquired = await self._acquire(lock, request)
+                acquired = await self._acquire(lock, request)
             return Prepared(acquired.environment, lock, request)
         row = await records.find_or_create(self._database, spec.name, request)
         try:
@@ -213,10 +214,11 @@ class Preparer:
             await records.mark_building(self._database, row)
             made = await self._make_lock(request)
             lock = await records.keep_lock(self._database, row, made, request)
-        if not await asyncio.to_thread(self._store.has, lock, request):
+        acquired = await asyncio.to_thread(self._store.find, lock, request)
+        if acquired is None:
             await records.mark_building(self._database, row)
             await self._fetch_wheels(lock, request)
-        acquired = await self._acquire(lock, request)
+            acquired = await self._acquire(lock, request)
         await records.mark_ready(
             self._database,
             row,
