@@ -99,13 +99,16 @@ class Uv:
 
 def index_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the hosts of the package indexes that the operator's variables name."""
-    addresses = " ".join(environ.get(name, "").replace(",", " ") for name in _INDEXES).split()
-    hosts = (urlsplit(address.rpartition("=")[2]).hostname for address in addresses)
+    hosts = (urlsplit(address.rpartition("=")[2]).hostname for address in _index_addresses(environ))
     return tuple(dict.fromkeys(host for host in hosts if host))
 
 
 def _local_indexes() -> tuple[Path, ...]:
     """Return the directories that the operator's variables name as a place to find packages."""
-    addresses = " ".join(os.environ.get(name, "").replace(",", " ") for name in _INDEXES).split()
-    paths = (address.removeprefix("file://") for address in addresses)
+    paths = (address.removeprefix("file://") for address in _index_addresses(os.environ))
     return tuple(Path(path) for path in paths if path.startswith("/"))
+
+
+def _index_addresses(environ: Mapping[str, str]) -> list[str]:
+    """Return what the operator's variables say, each index for itself."""
+    return " ".join(environ.get(name, "").replace(",", " ") for name in _INDEXES).split()

@@ -86,7 +86,7 @@ async def test_builds_reach_the_hosts_of_the_list_of_the_index_and_those_named_b
 ) -> None:
     for name in ("UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example.org/simple")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example.org/")
     besides = settings.model_copy(update={"package_hosts": ("files.example.org",)})
     limited = open_environments(besides, tmp_path / "packages").workshop.destinations
     assert not limited.any_public

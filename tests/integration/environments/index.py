@@ -46,7 +46,7 @@ class LocalIndex:
     @property
     def url(self) -> str:
         """Address for uv's ``UV_DEFAULT_INDEX``."""
-        return f"http://127.0.0.1:{self.port}/simple"
+        return f"http://127.0.0.1:{self.port}/listing"
 
     def add_wheel(
         self, name: str, version: str, files: Mapping[str, str], requires: Sequence[str] = ()
@@ -96,7 +96,7 @@ class LocalIndex:
         parts = path.strip("/").split("/")
         if parts[0] == "files" and len(parts) == 2:
             return self.files.get(parts[1])
-        if parts[0] != "simple" or len(parts) != 2:
+        if parts[0] != "listing" or len(parts) != 2:
             return None
         wanted = parts[1].replace("-", "_")
         links = [
@@ -129,7 +129,7 @@ def serving(index: LocalIndex) -> Iterator[LocalIndex]:
             body = index.page(self.path)
             self.send_response(200 if body is not None else 404)
             self.send_header("Content-Length", str(len(body or b"")))
-            if body is not None and self.path.startswith("/simple"):
+            if body is not None and self.path.startswith("/listing"):
                 self.send_header("Content-Type", "text/html")
             self.end_headers()
             if self.command == "GET":

@@ -164,7 +164,7 @@ def test_what_the_index_cannot_give_is_told_apart(
         with pytest.raises(EnvironmentBuildError) as failed:
             store.lock(asked(package))
         assert type(failed.value) is kind, failed.value
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(PackageUnreachable):
         store.lock(asked("tide"))

@@ -87,11 +87,13 @@ def test_a_plain_request_goes_on_as_the_host_expects_it(host) -> None:
     with Proxy(LOCAL) as proxy:
         answer = ask(
             proxy,
-            f"GET http://127.0.0.1:{server.port}/simple/x?y=1 HTTP/1.1\r\nHost: there\r\n"
+            f"GET http://127.0.0.1:{server.port}/page/x?y=1 HTTP/1.1\r\nHost: there\r\n"
             "Connection: keep-alive\r\nProxy-Authorization: Basic secret\r\n\r\n".encode(),
         )
     assert answer.endswith(b"hi")
-    assert server.got == [b"GET /simple/x?y=1 HTTP/1.1\r\nHost: there\r\nConnection: close\r\n\r\n"]
+    assert server.got == [
+        b"GET /page/x?y=1 HTTP/1.1\r\nHost: there\r\nConnection: close\r\n\r\n"
+    ]
 
 
 @pytest.mark.parametrize(

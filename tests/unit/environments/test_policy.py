@@ -103,7 +103,7 @@ def test_what_the_list_names_is_allowed_however_it_is_spelt(package: str | None)
         "https://files.example.org/wheels/../flood-1.0-py3-none-any.whl",
         "https://files.example.org/wheels2/flood-1.0-py3-none-any.whl",
         # what nobody can read
-        "--index-url=https://evil.example/simple flood",
+        "--index-url=https://evil.example/ flood",
         "flood\n-r /etc/passwd",
         "ftp://git.example.org/lab/flood",
         "git@git.example.org:lab/flood",

@@ -255,8 +255,8 @@ def test_an_interrupt_reaches_the_tool(uv: Uv, room: Room, tmp_path: Path) -> No
 
 def test_hosts_of_the_operators_indexes() -> None:
     environ = {
-        "UV_DEFAULT_INDEX": "https://user:key@packages.example.org/simple",
-        "UV_INDEX": "lab=http://10.0.0.7:8080/simple https://other.example.org/",
+        "UV_DEFAULT_INDEX": "https://user:key@packages.example.org/",
+        "UV_INDEX": "lab=http://10.0.0.7:8080/ https://other.example.org/",
         "UV_FIND_LINKS": "/srv/wheels",
     }
     assert set(index_hosts(environ)) == {"packages.example.org", "10.0.0.7", "other.example.org"}
