@@ -91,9 +91,7 @@ def test_a_plain_request_goes_on_as_the_host_expects_it(host) -> None:
             "Connection: keep-alive\r\nProxy-Authorization: Basic secret\r\n\r\n".encode(),
         )
     assert answer.endswith(b"hi")
-    assert server.got == [
-        b"GET /page/x?y=1 HTTP/1.1\r\nHost: there\r\nConnection: close\r\n\r\n"
-    ]
+    assert server.got == [b"GET /page/x?y=1 HTTP/1.1\r\nHost: there\r\nConnection: close\r\n\r\n"]
 
 
 @pytest.mark.parametrize(
