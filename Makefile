@@ -18,7 +18,7 @@ serve: install  ## start api, worker and registry sync on this machine
 	@$(BIN)/dissmodel-platform up
 
 test: $(VENV)/.developing  ## run the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(VENV)/.developing  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

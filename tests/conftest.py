@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,26 @@ PLATFORM_VARIABLES = (
     "API_KEYS",
     "DISSMODEL_",
 )
+
+
+SCRATCH = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run, all its processes included, one temporary directory that ends with it.
+
+    What a killed process leaves in it goes too. The processes of pytest-xdist inherit it, and
+    so share what is under it.
+    """
+    if not hasattr(config, "workerinput"):
+        config.stash[SCRATCH] = tempfile.mkdtemp(prefix="dmp-tests-")
+        os.environ["TMPDIR"] = tempfile.tempdir = config.stash[SCRATCH]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the run's temporary directory."""
+    if SCRATCH in config.stash:
+        shutil.rmtree(config.stash[SCRATCH], ignore_errors=True)
 
 
 @pytest.fixture
