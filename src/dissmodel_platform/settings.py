@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     """Comma-separated sources that packages may come from: ``index``, ``git+https://host/group/``,
     ``git+ssh://git@host/group/``, ``https://host/path/``; unset: all."""
 
+    package_ssh_key: Path | None = None
+    """Private key for packages by ``git+ssh``; unset: the keys of the agent. Git alone gets it."""
+
+    package_known_hosts: Path | None = None
+    """Keys of the ssh hosts that packages may come from; unset: the user's own file."""
+
     fork_servers: int = Field(default=4, ge=0)
     """Environments that one worker keeps preloaded; 0: every run starts a fresh interpreter."""
 

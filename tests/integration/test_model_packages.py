@@ -44,7 +44,7 @@ def test_a_packages_own_suite_passes_where_only_the_package_is_installed(
 
     report = place / "report.xml"
     environment = {
-        **uv.environment(place, packages_directory / "cache"),
+        **uv.environment(packages_directory / "cache"),
         "HOME": str(place / "home"),
         "PYTHONPYCACHEPREFIX": str(place / "bytecode"),  # none beside the sources
     }

@@ -29,16 +29,37 @@ def _cause(pattern: str, error: type[EnvironmentBuildError], sentence: str) -> _
     return _Cause(re.compile(pattern, re.IGNORECASE), error, sentence)
 
 
+_NO_REPOSITORY = (
+    "its git repository is not found or not readable from this server; check the address in the "
+    "spec's `package`."
+)
+
 # The first that matches counts: what is said of a repository and of the network before what is said
 # of versions, since uv reports "failed to fetch tag" whatever the reason was.
 _CAUSES = (
     _cause(
-        r"does not appear to be a git repository|repository (?:\S+ )?not found|"
-        r"not found in upstream|could not read Username|Authentication failed|"
-        r"Permission denied \(publickey",
+        r"host key verification failed|no \S+ host key is known",
         PackageNotFound,
-        "its git repository is not found or not readable from this server; check the address in "
-        "the spec's `package`.",
+        "the ssh host of its repository is not known here; compare its key with the one that its "
+        "operator publishes, and add it to the worker's known_hosts "
+        "(PLATFORM_PACKAGE_KNOWN_HOSTS).",
+    ),
+    _cause(
+        r"Permission denied \(",
+        PackageNotFound,
+        "its ssh host takes none of the worker's keys; name one that it takes in "
+        "PLATFORM_PACKAGE_SSH_KEY, or add it to the worker's ssh agent.",
+    ),
+    _cause(
+        r"(a source over ssh that is not the model's own package: [^;]*; [^.]*\.?)",
+        PackageNotFound,
+        "it asks for {found}.",
+    ),
+    _cause(
+        r"does not appear to be a git repository|repository (?:\S+ )?not found|"
+        r"not found in upstream|could not read Username|Authentication failed",
+        PackageNotFound,
+        _NO_REPOSITORY,
     ),
     _cause(
         r"error sending request|dns error|Connection refused|Could not resolve host|timed out|"
@@ -47,6 +68,7 @@ _CAUSES = (
         "the package index or git host cannot be reached from this server; submit it again when "
         "the network is back.",
     ),
+    _cause(r"Could not read from remote repository", PackageNotFound, _NO_REPOSITORY),
     _cause(
         r"Hash mismatch for `([^`]+)`",
         BuildFailed,

@@ -18,6 +18,7 @@ from dissmodel_platform.environments.commands import Finished
 from dissmodel_platform.environments.failures import explain
 from dissmodel_platform.environments.lock import BuiltWheel, Lock, LockedPackage
 from dissmodel_platform.environments.packages import PackageRequest
+from dissmodel_platform.environments.ssh_sources import SshSources, fetch_ssh_sources
 from dissmodel_platform.environments.uv import PYTHON, Uv
 from dissmodel_platform.environments.wheels import best_wheel, built_wheel_path
 from dissmodel_platform.environments.workshop import Room
@@ -43,6 +44,8 @@ class LockMaker:
         Where the wheels are put that are built (see `wheels.built_wheel_path`).
     accept : callable
         Gets what was resolved before anything of it is built, and raises where it is not allowed.
+    private : Path
+        Another empty directory, which what is built cannot change.
     """
 
     uv: Uv
@@ -50,6 +53,7 @@ class LockMaker:
     scratch: Path
     wheels: Path
     accept: Callable[[Lock], None]
+    private: Path
 
     def make(self) -> Lock:
         """Resolve, and build what has no wheel.
@@ -61,10 +65,12 @@ class LockMaker:
         OSError
             The disk refuses.
         """
-        resolved = self._resolve()
+        sources = fetch_ssh_sources(self.uv, self.request.requirements, self.private, self._explain)
+        room = self._room(sources)
+        resolved = self._resolve(room)
         self.accept(resolved)
         built = [
-            self._build(package, number)
+            self._build(package, number, room)
             for number, package in enumerate(resolved.packages)
             if best_wheel(package) is None
         ]
@@ -72,39 +78,39 @@ class LockMaker:
         if tree is not None and not tree.editable:
             source = self.scratch / "tree"
             shutil.copytree(tree.path, source, ignore=shutil.ignore_patterns("__pycache__"))
-            built.append(self._build_wheel(source, self.request.distribution))
+            built.append(self._build_wheel(source, self.request.distribution, room))
         return resolved.with_built(built)
 
-    def _resolve(self) -> Lock:
+    def _resolve(self, room: Room) -> Lock:
         (self.scratch / "requirements.in").write_text("\n".join(self.request.requirements) + "\n")
         sources = ["requirements.in"]
         if self.request.tree is not None:
             sources.append(str(self.request.tree.project_file()))
         self._run_uv(
-            "pip", "compile", *sources,
+            room, "pip", "compile", *sources,
             "--format", "pylock.toml", "--output-file", "pylock.toml",
             "--python", PYTHON, "--python-version", self.request.python,
             "--no-header", "--no-annotate", "--quiet",
         )  # fmt: skip
         return Lock.parse((self.scratch / "pylock.toml").read_text())
 
-    def _build(self, package: LockedPackage, number: int) -> BuiltWheel:
+    def _build(self, package: LockedPackage, number: int, room: Room) -> BuiltWheel:
         """Fetch the source of a package and build it."""
         source = self.scratch / f"source-{number}"
         source.mkdir()
         if package.commit:
-            self._clone(package, source)
+            self._clone(package, source, room)
             project = source / package.subdirectory
         elif package.sdist is not None:
-            project = self._fetch(*package.sdist, source)
+            project = self._fetch(*package.sdist, source, room)
         else:
             raise PackageNotFound(
                 f"Package {self.request.label!r} cannot be installed: it needs {package.name}, "
                 "which is neither in an index nor in a git repository."
             )
-        return self._build_wheel(project, package.name)
+        return self._build_wheel(project, package.name, room)
 
-    def _clone(self, package: LockedPackage, source: Path) -> None:
+    def _clone(self, package: LockedPackage, source: Path, room: Room) -> None:
         """Check a git source out; with all its history, as versions may be made of tags."""
         for arguments in (
             ["clone", "--quiet", "--no-checkout", package.source, str(source)],
@@ -112,12 +118,12 @@ class LockMaker:
             ["-C", str(source), "submodule", "--quiet", "update", "--init", "--recursive"],
         ):
             git = shutil.which("git") or "/usr/bin/git"
-            self._run([git, *arguments])
+            self._run(room, [git, *arguments])
 
-    def _fetch(self, address: str, sha256: str, source: Path) -> Path:
+    def _fetch(self, address: str, sha256: str, source: Path, room: Room) -> Path:
         """Download a source distribution; its hash is checked here, outside the walls."""
         file = source / address.rpartition("/")[2]
-        self._run([PYTHON, "-I", "-S", str(_FETCH), address, str(file)])
+        self._run(room, [PYTHON, "-I", "-S", str(_FETCH), address, str(file)])
         with file.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if found != sha256:
@@ -128,11 +134,11 @@ class LockMaker:
             )
         return file
 
-    def _build_wheel(self, project: Path, name: str) -> BuiltWheel:
+    def _build_wheel(self, project: Path, name: str, room: Room) -> BuiltWheel:
         """Build a project and keep its wheel; what came out is looked at, not believed."""
         out = self.scratch / f"out-{canonicalize_name(name)}"
         self._run_uv(
-            "build", "--wheel", "--out-dir", str(out), "--python", PYTHON, str(project),
+            room, "build", "--wheel", "--out-dir", str(out), "--python", PYTHON, str(project),
         )  # fmt: skip
         made = [path for path in out.glob("*.whl") if path.is_file() and not path.is_symlink()]
         if len(made) != 1 or not _is_wheel_of(name, made[0].name):
@@ -148,19 +154,18 @@ class LockMaker:
         kept.chmod(0o444)
         return BuiltWheel(name, kept.name, sha256)
 
-    def _run_uv(self, *arguments: str) -> None:
-        cache = self.scratch / "cache"
-        self._explain(self.uv.run(arguments, self._room(), cache=cache))
+    def _run_uv(self, room: Room, *arguments: str) -> None:
+        self._explain(self.uv.run(arguments, room, cache=self.scratch / "cache"))
 
-    def _run(self, command: Sequence[str]) -> None:
-        self._explain(self.uv.command(command, self._room(), cache=self.scratch / "cache"))
+    def _run(self, room: Room, command: Sequence[str]) -> None:
+        self._explain(self.uv.command(command, room, cache=self.scratch / "cache"))
 
     def _explain(self, done: Finished) -> None:
         if done.exit_code != 0:
             raise explain(self.request.label, done.output_tail)
 
-    def _room(self) -> Room:
-        """Return what a tool gets: the scratch directory, the network, local sources to read.
+    def _room(self, sources: SshSources) -> Room:
+        """Return what a tool gets: the scratch directory, the network, sources to read.
 
         A source that is being developed may be written to, as some build backends do.
         """
@@ -169,9 +174,15 @@ class LockMaker:
         shown = (tree.path,) if tree is not None else ()
         return Room(
             self.scratch,
-            readable=(_FETCH, *shown, *self.request.local_repositories()),
+            readable=(
+                _FETCH,
+                *shown,
+                *self.request.local_repositories(),
+                *sources.readable,
+            ),
             writable=developed,
             network=True,
+            variables=sources.variables,
         )
 
 

@@ -183,8 +183,12 @@ class EnvironmentStore:
         OSError
             The disk refused.
         """
-        with self._slot(), scratch_directory(self._scratch) as scratch:
-            return LockMaker(self.uv, request, scratch, self._wheels, accept).make()
+        with (
+            self._slot(),
+            scratch_directory(self._scratch) as scratch,
+            scratch_directory(self._scratch) as private,
+        ):
+            return LockMaker(self.uv, request, scratch, self._wheels, accept, private).make()
 
     def built_wheel(self, wheel: BuiltWheel) -> Path:
         """Return where a wheel lies, or has to be put, that was built for a lock."""

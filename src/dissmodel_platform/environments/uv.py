@@ -24,6 +24,8 @@ _PASSED_ON = (
     *_INDEXES, "UV_INDEX_STRATEGY", "UV_OFFLINE", "UV_HTTP_TIMEOUT",
 )  # fmt: skip
 
+_GIT_CONFIG = Path(__file__).with_name("build.gitconfig").resolve()
+
 PYTHON = str(Path(sys.executable).resolve())
 """The interpreter that environments are made of: that of this process, outside of its own."""
 
@@ -64,8 +66,8 @@ class Uv:
 
     def command(self, command: Sequence[str], room: Room, *, cache: Path) -> Finished:
         """Run any command as `run` does: ``git``, say."""
-        readable = (self._program, *_local_indexes(), *room.readable)
-        environment = self.environment(room.scratch, cache)
+        readable = (self._program, _GIT_CONFIG, *_local_indexes(), *room.readable)
+        environment = self.environment(cache)
         done = self.workshop.run(command, replace(room, readable=readable), environment)
         if done.exit_code is None:
             name = " ".join([Path(command[0]).name, *command[1:3]])
@@ -76,11 +78,8 @@ class Uv:
         """End the commands that run now and refuse new ones; for shutting down."""
         self.workshop.commands.interrupt()
 
-    def environment(self, scratch: Path, cache: Path) -> Mapping[str, str]:
+    def environment(self, cache: Path) -> Mapping[str, str]:
         """Return the variables of the commands: proxies, certificates and indexes, no secrets."""
-        git_config = scratch / "gitconfig"
-        if not git_config.exists():
-            git_config.write_text("[safe]\n\tdirectory = *\n")
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         return {
             **passed_on,
@@ -91,7 +90,7 @@ class Uv:
             "UV_PYTHON_DOWNLOADS": "never",
             "NO_COLOR": "1",
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": str(git_config),
+            "GIT_CONFIG_GLOBAL": str(_GIT_CONFIG),
             "GIT_TERMINAL_PROMPT": "0",
             "SOURCE_DATE_EPOCH": "946684800",
         }

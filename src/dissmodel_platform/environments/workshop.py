@@ -26,12 +26,34 @@ class Room:
         Further paths.
     network : bool
         Whether the proxy is there.
+    sockets : tuple of Path
+        Unix sockets that it may connect to.
+    variables : mapping of str to str
+        Environment variables of its own.
     """
 
     scratch: Path
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     network: bool = False
+    sockets: tuple[Path, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SshAccess:
+    """What git shows to an ssh host that asks who is there.
+
+    Attributes
+    ----------
+    key : Path or None
+        Private key; ``None``: the keys of the operator's agent.
+    known_hosts : Path or None
+        Keys of the hosts that are trusted; ``None``: the user's own file.
+    """
+
+    key: Path | None = None
+    known_hosts: Path | None = None
 
 
 @dataclass
@@ -46,11 +68,14 @@ class Workshop:
         Limits of each command.
     destinations : Destinations
         Where the network leads.
+    ssh : SshAccess
+        For sources behind a key.
     """
 
     walls: Walls
     bounds: Bounds
     destinations: Destinations = field(default_factory=Destinations)
+    ssh: SshAccess = SshAccess()
 
     def __post_init__(self) -> None:
         """Make the runner of commands."""
@@ -73,13 +98,19 @@ class Workshop:
             confinement = Confinement(
                 readable=room.readable,
                 writable=(room.scratch, *room.writable),
+                sockets=room.sockets,
                 proxy=proxy.socket if proxy else None,
                 limits={"AS": self.bounds.memory_bytes} if self.bounds.memory_bytes else {},
             )
             done = self.commands.run(
                 confinement.command(self.walls, command, room.scratch),
                 cwd=room.scratch,
-                environment={**environment, "HOME": str(home), "TMPDIR": str(temporary)},
+                environment={
+                    **environment,
+                    **room.variables,
+                    "HOME": str(home),
+                    "TMPDIR": str(temporary),
+                },
                 scratch=room.scratch,
             )
         refused = sorted(set(proxy.refused)) if proxy else []

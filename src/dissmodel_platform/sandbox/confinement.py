@@ -29,6 +29,8 @@ class Confinement:
         What it may read and execute beside the system and this interpreter's own installation.
     writable : tuple of Path
         What it may change.
+    sockets : tuple of Path
+        Unix sockets that it may connect to.
     proxy : Path or None
         Unix socket of the proxy that is its only way to the network; ``None``: no network.
     limits : mapping of str to int
@@ -38,6 +40,7 @@ class Confinement:
 
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    sockets: tuple[Path, ...] = ()
     proxy: Path | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
 
@@ -72,7 +75,7 @@ class Confinement:
         entered = [interpreter, "-I", "-S", str(_ENTER), json.dumps(orders), *command]
         if not alone:
             return entered
-        sockets = (self.proxy,) if self.proxy else ()
+        sockets = (*self.sockets, *([self.proxy] if self.proxy else []))
         return [*bubblewrap_command(readable, self.writable, sockets, cwd), *entered]
 
     def _all_readable(self) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.policy import EVERYTHING, PackagePolicy
 from dissmodel_platform.environments.store import Acquired, Environment, EnvironmentStore
 from dissmodel_platform.environments.uv import index_hosts
-from dissmodel_platform.environments.workshop import Workshop
+from dissmodel_platform.environments.workshop import SshAccess, Workshop
 from dissmodel_platform.errors import (
     BuildFailed,
     BuildInterrupted,
@@ -52,6 +52,7 @@ def open_environments(settings: Settings, directory: Path) -> EnvironmentStore:
             settings.build_disk_bytes,
         ),
         _destinations(settings),
+        SshAccess(settings.package_ssh_key, settings.package_known_hosts),
     )
     return EnvironmentStore(directory, HARNESS, workshop, settings.parallel_builds)
 
