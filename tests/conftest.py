@@ -32,8 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     so share what is under it.
     """
     if not hasattr(config, "workerinput"):
-        config.stash[SCRATCH] = tempfile.mkdtemp(prefix="dmp-tests-")
-        os.environ["TMPDIR"] = tempfile.tempdir = config.stash[SCRATCH]
+        config.stash[SCRATCH] = scratch = tempfile.mkdtemp(prefix="dmp-")
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
+        # short: the paths of sockets are limited to about a hundred characters
+        config.option.basetemp = config.option.basetemp or Path(scratch, "t")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -117,7 +118,7 @@ def own(directory: Path) -> Iterator[Callable[..., Owner]]:
     def start(directory: Path = directory, before: str = "") -> Owner:
         process = subprocess.Popen(
             [sys.executable, "-c", OWNER, str(directory), before],
-            env={"PATH": os.defpath, "PYTHONPATH": SOURCE},
+            env={"PATH": os.defpath, "PYTHONPATH": SOURCE, "TMPDIR": tempfile.gettempdir()},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -221,7 +222,7 @@ def test_other_commands_find_a_running_server(directory: Path, server: EmbeddedP
     found = subprocess.run(
         [sys.executable, "-c", code, "home/pg"],
         cwd=directory.parents[1],
-        env={"PATH": os.defpath, "PYTHONPATH": SOURCE},
+        env={"PATH": os.defpath, "PYTHONPATH": SOURCE, "TMPDIR": tempfile.gettempdir()},
         capture_output=True,
         check=True,
         text=True,
@@ -584,7 +585,7 @@ def test_an_ordinary_user_runs_the_server_as_himself(tmp_path: Path) -> None:
     else:
         subprocess.run(
             [sys.executable, "-c", code, str(home)],
-            env={"PATH": os.defpath, "PYTHONPATH": SOURCE},
+            env={"PATH": os.defpath, "PYTHONPATH": SOURCE, "TMPDIR": tempfile.gettempdir()},
             check=True,
         )
 

@@ -28,6 +28,7 @@ _MAX_HEAD_BYTES = 65_536
 _CHUNK_BYTES = 65_536
 _CONNECT_SECONDS = 20.0
 _STALL_SECONDS = 300.0
+_LONGEST_PLACE_BYTES = 72
 # For documentation (RFC 5737): nobody's on the Internet, so a closed network may use them.
 _TEST_NETWORKS = tuple(map(IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
@@ -77,7 +78,7 @@ class Proxy:
         self.destinations = destinations
         self.upstream = upstream
         self.refused: list[str] = []
-        self._directory = tempfile.TemporaryDirectory(prefix="dmp-proxy-")
+        self._directory = tempfile.TemporaryDirectory(prefix="dmp-proxy-", dir=_short_place())
         self.socket = Path(self._directory.name) / "proxy"
 
     def __enter__(self) -> Proxy:
@@ -120,6 +121,12 @@ class Proxy:
             except OSError as error:
                 failure = error
         raise _RefusedError(502, f"{host}:{port} cannot be reached ({failure})")
+
+
+def _short_place() -> str:
+    """Return a directory for the socket: its path may have about a hundred bytes, no more."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_PLACE_BYTES else "/tmp"  # noqa: S108
 
 
 def _is_elsewhere(text: str) -> bool:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +183,13 @@ def test_closing_it_ends_what_is_open(host) -> None:
         connection.close()
         wait_until(lambda: threading.active_count() == before, "its threads have ended")
     assert not proxy.socket.parent.exists()
+
+
+def test_its_socket_has_a_short_path_wherever_temporary_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with Proxy(Destinations()) as proxy:
+        assert proxy.socket.is_socket()
