@@ -38,6 +38,7 @@ from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_k
 from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.environments.scratch import (
+    remove_tree,
     replace_directory,
     scratch_directory,
     sweep,
@@ -405,7 +406,7 @@ class EnvironmentStore:
                 if not self._is_layer_whole(layer, others):
                     self._build_layer(layer, others, request, parts)
         if _overlap(site_packages(building), site_packages(layer)):
-            shutil.rmtree(building)
+            remove_tree(building)
             with _timed(parts, "install"):
                 self._install(building, chosen, request, scratch, is_damaged)
                 self._install_editable(building, request, scratch)
@@ -457,7 +458,7 @@ class EnvironmentStore:
         if changed:
             log.warning("the package cache is damaged; fetched anew: %s", ", ".join(changed))
             self._uv(["cache", "clean", "--quiet", *changed], request, scratch)
-            shutil.rmtree(directory)
+            remove_tree(directory)
             self._sync(directory, wheels, request, scratch)
 
     def _sync(
@@ -649,8 +650,9 @@ def _overlap(own: Path, libraries: Path) -> bool:
 
     Directories without ``__init__.py`` (namespace packages) may lie in both.
     """
-    for entry in own.iterdir():
-        other = libraries / entry.name
+    pending = list(own.iterdir())
+    for entry in pending:  # it grows meanwhile: a package may be nested deeper than calls can be
+        other = libraries / entry.relative_to(own)
         if (
             entry.name == "__pycache__"
             or entry.name.startswith("_virtualenv")
@@ -661,8 +663,7 @@ def _overlap(own: Path, libraries: Path) -> bool:
             return True
         if any((place / "__init__.py").exists() for place in (entry, other)):
             return True
-        if _overlap(entry, other):
-            return True
+        pending += entry.iterdir()
     return False
 
 

@@ -79,3 +79,22 @@ def test_closed_directories_go_as_well(tmp_path: Path) -> None:
         (place / "closed").chmod(0o000)
         remove_tree(place)
     assert not place.exists()
+
+
+def test_directories_nested_deeper_than_a_path_is_long_go_as_well(tmp_path: Path) -> None:
+    place = tmp_path / "scratch" / "left"
+    place.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    here = os.open(place, os.O_PATH)
+    for _ in range(1200):
+        os.mkdir("below", dir_fd=here)
+        below = os.open("below", os.O_PATH, dir_fd=here)
+        os.close(here)
+        here = below
+    os.symlink(outside, "link", dir_fd=here)
+    os.close(here)
+    sweep(tmp_path / "scratch")
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert (outside / "file").exists()
