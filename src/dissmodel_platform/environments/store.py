@@ -411,12 +411,12 @@ class EnvironmentStore:
                 self._install(building, chosen, request, scratch, is_damaged)
                 self._install_editable(building, request, scratch)
             with _timed(parts, "bytecode"):
-                self._bytecode.link(site_packages(building), chosen)
+                self._link_bytecode(building, chosen, request)
             return ""
         line = f"import site; site.addsitedir({str(site_packages(layer))!r})\n"
         (site_packages(building) / _LIBRARIES_LINE).write_text(line)
         with _timed(parts, "bytecode"):
-            self._bytecode.link(site_packages(building), own)
+            self._link_bytecode(building, own, request)
         return name
 
     def _is_layer_whole(self, layer: Path, wheels: Sequence[Wheel]) -> bool:
@@ -436,7 +436,7 @@ class EnvironmentStore:
             with _timed(parts, "install"):
                 self._install(building, wheels, request, scratch, is_damaged)
             with _timed(parts, "bytecode"):
-                self._bytecode.link(site_packages(building), wheels)
+                self._link_bytecode(building, wheels, request)
             seal(building, {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}})
             replace_directory(layer, building, scratch)
 
@@ -473,6 +473,15 @@ class EnvironmentStore:
             self._uv_sync(
                 ["pip", "sync", *python, "--no-build", "--quiet", "pylock.toml"], request, scratch
             )
+
+    def _link_bytecode(
+        self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest
+    ) -> None:
+        def unpack(wheel: Wheel, scratch: Path) -> Path:
+            self._install(scratch / "alone", [wheel], request, scratch)
+            return site_packages(scratch / "alone")
+
+        self._bytecode.link(site_packages(directory), wheels, unpack)
 
     def _uv_sync(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
         """Install from the cache alone where it has everything: hashes do not grow old."""
