@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from packaging.utils import parse_wheel_filename
+
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.types import EnvironmentKey, Sha256
 
@@ -91,11 +93,17 @@ class Lock:
 
     @classmethod
     def parse(cls, text: str) -> Lock:
-        """Read a ``pylock.toml``."""
+        """Read a ``pylock.toml``.
+
+        Raises
+        ------
+        ValueError
+            It is no TOML, or names a wheel that was built in a way that could not be a file's name.
+        """
         content = tomllib.loads(text)
         packages = tuple(_package(entry) for entry in content.get("packages", ()))
         ours = content.get("tool", {}).get(_TOOL, {}).get("wheels", ())
-        built = (BuiltWheel(w["name"], w["file"], Sha256(w["sha256"])) for w in ours)
+        built = (_built_wheel(wheel) for wheel in ours)
         return cls(text, packages, tuple(built))
 
     def with_built(self, wheels: Iterable[BuiltWheel]) -> Lock:
@@ -173,6 +181,15 @@ def _package(entry: Mapping[str, Any]) -> LockedPackage:
         wheels=tuple(file for file in wheels if file[1]),
         sdist=sdist,
     )
+
+
+def _built_wheel(entry: Mapping[str, Any]) -> BuiltWheel:
+    """Read an entry of the tool's own table; it becomes a path, so it must not be one already."""
+    name, file, sha256 = (str(entry[key]) for key in ("name", "file", "sha256"))
+    parse_wheel_filename(file)
+    if "/" in file or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{file!r} with hash {sha256!r} cannot be a wheel")
+    return BuiltWheel(name, file, Sha256(sha256))
 
 
 def _file(entry: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -36,6 +37,27 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
         finally:
             remove_tree(directory)
             held.unlink(missing_ok=True)
+
+
+def read_made(file: Path, max_bytes: int) -> bytes:
+    """Return what a build wrote, which may have put anything in the place of the file.
+
+    Raises
+    ------
+    OSError
+        It is not there, or no plain file: a link to what the build cannot read, or a pipe that
+        nobody writes to.
+    ValueError
+        It is larger than `max_bytes`.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(file))
+        content = opened.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{file.name} is larger than {max_bytes} bytes")
+    return content
 
 
 def replace_directory(final: Path, made: Path, scratch: Path) -> None:

@@ -14,13 +14,12 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import sysconfig
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_k
 from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.environments.scratch import (
+    read_made,
     remove_tree,
     replace_directory,
     scratch_directory,
@@ -63,6 +63,8 @@ from dissmodel_platform.types import EnvironmentKey
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_MAX_REPORT_BYTES = 4 * 1024**2
+_MAX_FONT_LIST_BYTES = 16 * 1024**2
 _LIBRARIES_LINE = "dissmodel-platform-libraries.pth"
 
 
@@ -589,13 +591,20 @@ class EnvironmentStore:
                     f"must not compute at import.",
                     done.output_tail,
                 )
-            if not report.exists():
+            if not os.path.lexists(report):
                 raise BuildFailed(
                     f"Package {package!r} was installed, but importing it ended the interpreter "
                     f"(exit code {done.exit_code}); import it on your own machine to see why.",
                     done.output_tail,
                 )
-            content: dict[str, Any] = json.loads(report.read_text())
+            try:
+                content = _read_report(report)
+            except (OSError, ValueError, RecursionError) as error:
+                raise BuildFailed(
+                    f"Package {package!r} was installed, but importing it spoils the check "
+                    f"({error}); a package must not meddle with what imports it.",
+                    done.output_tail,
+                ) from error
             return content, done.output_tail
 
 
@@ -629,12 +638,29 @@ def _distribution(directory: Path, lock: Lock, request: PackageRequest) -> str:
     return own.name if own else request.distribution
 
 
+def _read_report(file: Path) -> dict[str, Any]:
+    """Read the harness's report, which the package could have written as well."""
+    content = json.loads(read_made(file, _MAX_REPORT_BYTES))
+    faults = content.get("contract_faults") if isinstance(content, dict) else None
+    if not isinstance(faults, dict) or not all(
+        isinstance(found, list) for found in faults.values()
+    ):
+        raise ValueError("its report is not the harness's")
+    return {
+        **content,
+        "error": str(content.get("error", "")),
+        "contract_faults": {name: list(map(str, found)) for name, found in faults.items()},
+    }
+
+
 def _copy_font_list(made: Path, kept: Path) -> None:
     """Take over the one file that Matplotlib reads at start."""
-    for file in made.glob("fontlist-*.json"):
-        if file.is_file() and not file.is_symlink():
+    found = [] if made.is_symlink() else sorted(made.glob("fontlist-*.json"))
+    for file in found[:1]:
+        with suppress(OSError, ValueError):
+            content = read_made(file, _MAX_FONT_LIST_BYTES)
             kept.mkdir(exist_ok=True)
-            shutil.copyfile(file, kept / file.name)
+            (kept / file.name).write_bytes(content)
 
 
 def _own_name(lock: Lock, request: PackageRequest) -> str:

@@ -163,3 +163,19 @@ def test_the_spelling_of_the_request_is_not_part_of_the_key() -> None:
     lock = Lock.parse(TEXT)
     other = request(package="git+https://example.org/lab/flood@v1", distribution="")
     assert environment_key(lock, other) == environment_key(lock, request())
+
+
+@pytest.mark.parametrize(
+    ("file", "sha256"),
+    [
+        ("../../outside-1.0-py3-none-any.whl", "0" * 64),
+        ("/etc/x-1.0-py3-none-any.whl", "0" * 64),
+        ("x-1.0-py3-none-any.whl", "../../outside"),
+        ("x-1.0-1/../../y-py3-none-any.whl", "0" * 64),
+        ("passwd", "0" * 64),
+    ],
+)
+def test_a_built_wheel_whose_name_is_a_path_is_refused(file: str, sha256: str) -> None:
+    text = f'[[tool.dissmodel-platform.wheels]]\nname = "x"\nfile = "{file}"\nsha256 = "{sha256}"\n'
+    with pytest.raises(ValueError, match=r"wheel|name"):
+        Lock.parse(text)
