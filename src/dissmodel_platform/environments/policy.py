@@ -40,6 +40,12 @@ class _Place:
     port: int
     segments: tuple[str, ...]
 
+    @property
+    def authority(self) -> str:
+        """Its host, and the port if it is not that of its scheme."""
+        is_usual = self.port == _PORTS[self.scheme.removeprefix("git+")]
+        return self.host.strip("[]") if is_usual else f"{self.host}:{self.port}"
+
     def holds(self, other: _Place) -> bool:
         """Say whether another address is this one or lies below it."""
         if (self.scheme, self.user, self.host, self.port) != (
@@ -99,8 +105,8 @@ class PackagePolicy:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts of the list."""
-        return tuple(dict.fromkeys(place.host.strip("[]") for place in self.places))
+        """The hosts of the list, with a port where it is not the usual one."""
+        return tuple(dict.fromkeys(place.authority for place in self.places))
 
     def fault_of(self, package: str | None) -> str | None:
         """Say why a spec's ``package`` is not allowed; local sources have a setting of their own.

@@ -113,7 +113,7 @@ class Workshop:
                 },
                 scratch=room.scratch,
             )
-        refused = sorted(set(proxy.refused)) if proxy else []
+        refused = proxy.refused if proxy else []
         if not refused:
             return done
         told = "\n".join([done.output_tail, *(f"refused: {reason}" for reason in refused)])

@@ -204,7 +204,7 @@ def test_the_proxy_is_the_only_way_out(attempt: Try, room, listening) -> None:
 
     server = threading.Thread(target=answer_once)
     server.start()
-    with Proxy(Destinations(hosts=("127.0.0.1",), any_public=False)) as proxy:
+    with Proxy(Destinations(hosts=("127.0.0.1:*",), any_public=False)) as proxy:
         report = attempt(
             Confinement(writable=(room,), proxy=proxy.socket),
             allowed=f"urllib.request.urlopen('http://{address}:{port}/x').read().decode()",

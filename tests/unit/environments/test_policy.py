@@ -147,7 +147,7 @@ def test_an_entry_that_cannot_be_compared_is_refused_by_name(entry: str) -> None
 
 
 def test_the_hosts_of_the_list_are_those_that_builds_may_reach() -> None:
-    assert POLICY.hosts == ("git.example.org", "files.example.org", "forge.example.org")
+    assert POLICY.hosts == ("git.example.org", "files.example.org", "forge.example.org:8443")
 
 
 def lock(*tables: str) -> Lock:

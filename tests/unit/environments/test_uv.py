@@ -260,5 +260,9 @@ def test_hosts_of_the_operators_indexes() -> None:
         "UV_INDEX": "lab=http://10.0.0.7:8080/ https://other.example.org/",
         "UV_FIND_LINKS": "/srv/wheels",
     }
-    assert set(index_hosts(environ)) == {"packages.example.org", "10.0.0.7", "other.example.org"}
+    assert set(index_hosts(environ)) == {
+        "packages.example.org",
+        "10.0.0.7:8080",
+        "other.example.org",
+    }
     assert index_hosts({}) == ()
