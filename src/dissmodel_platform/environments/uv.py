@@ -68,7 +68,7 @@ class Uv:
         """Run any command as `run` does: ``git``, say."""
         readable = (self._program, _GIT_CONFIG, *_local_indexes(), *room.readable)
         environment = self.environment(cache)
-        done = self.workshop.run(command, replace(room, readable=readable), environment)
+        done = self.workshop.run(command, replace(room, readable=readable), environment, cache)
         if done.exit_code is None:
             name = " ".join([Path(command[0]).name, *command[1:3]])
             raise BuildFailed(f"`{name}` {done.limit}.", done.output_tail)
