@@ -176,9 +176,12 @@ def _link_files(compiled: Path, cache: Path, names: Sequence[str]) -> None:
 
 
 def _listed(record: Path, site: Path) -> dict[str, list[str]]:
-    """Return the modules that an installed wheel brought, from its own record."""
+    """Return the modules that an installed wheel brought, from its own record as far as it goes."""
     found: dict[str, list[str]] = {}
-    with record.open(encoding="utf-8", newline="") as opened:
+    with (
+        contextlib.suppress(ValueError, csv.Error),
+        record.open(encoding="utf-8", newline="") as opened,
+    ):
         for row in csv.reader(opened):
             place, _, name = row[0].rpartition("/") if row else ("", "", "")
             is_inside = not place.startswith("/") and ".." not in place.split("/")

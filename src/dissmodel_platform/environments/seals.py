@@ -168,7 +168,7 @@ def _is_as_listed(site: Path, record: Path, thorough: bool) -> bool:
             is_suspect = thorough or os.stat(file).st_mtime_ns > unpacked_ns  # noqa: PTH116 - hot
             if is_suspect and _digest(file) != digest:
                 return False
-    except OSError:
+    except (OSError, ValueError, csv.Error):  # a list that cannot be read, or names no files
         return False
     return True
 
@@ -179,7 +179,8 @@ def _hashes(record: Path) -> Iterator[tuple[str, str]]:
         text = opened.read()
     rows = csv.reader(io.StringIO(text)) if '"' in text else map(_cells, text.splitlines())
     for row in rows:
-        if len(row) > 1 and row[1].startswith("sha256=") and not row[0].startswith(("/", "..")):
+        is_inside = len(row) > 1 and row[0][:1] != "/" and ".." not in row[0].split("/")
+        if is_inside and row[1].startswith("sha256="):
             yield row[0], row[1].removeprefix("sha256=")
 
 

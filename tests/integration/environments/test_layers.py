@@ -196,6 +196,18 @@ def test_a_wheel_that_overwrites_another_s_module_does_not_get_into_its_bytecode
     assert b"evil" not in compiled(clean, "tide/__init__.py").read_bytes()
 
 
+@pytest.mark.parametrize("rest", [b"\xff,,\n", b'"' + b"x" * 200_000 + b'",,\n', b"\0.py,,\n"])
+def test_a_record_that_cannot_be_read_costs_a_wheel_its_bytecode_only(
+    bytecode: BytecodeStore, site: Path, rest: bytes
+) -> None:
+    good = install(site, "good", {"tide.py": ""})
+    evil = install(site, "evil", {"evil.py": ""})
+    with (site.parent / "evil" / "evil-1.0.dist-info" / "RECORD").open("ab") as record:
+        record.write(rest)
+    link(bytecode, site, [good, evil])
+    assert compiled(site, "tide.py").is_file()
+
+
 def test_what_does_not_compile_costs_the_others_nothing(
     bytecode: BytecodeStore, site: Path
 ) -> None:

@@ -113,3 +113,32 @@ def test_files_that_are_not_those_of_their_wheel_are_found(tmp_path: Path, name:
     assert altered(tmp_path, thorough=True) == ["some-package"]
     (tmp_path / name).unlink()
     assert altered(tmp_path) == ["some-package"]
+
+
+def installed(site: Path, record: bytes) -> Path:
+    """Install a wheel whose list of files says what it likes."""
+    info = site / "evil-1.0.dist-info"
+    info.mkdir(parents=True)
+    for name in ("METADATA", "WHEEL"):
+        (info / name).touch()
+    (info / "RECORD").write_bytes(record)
+    return site
+
+
+def test_a_list_of_files_leads_nowhere_else(tmp_path: Path) -> None:
+    """Some files never end, and the worker itself reads what a list names."""
+    (tmp_path / "outside").write_text("x")
+    for name in ("../outside", "x/../../outside", f"{tmp_path}/outside"):
+        site = installed(tmp_path / f"site{len(name)}", f"{name},sha256=wrong,1\n".encode())
+        (site / "x").mkdir()
+        assert altered(site, thorough=True) == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"\xff,sha256=x,1\n", b"a\0b,sha256=x,1\n", b'"' + b"x" * 200_000 + b'",sha256=x,1\n'],
+)
+def test_a_list_of_files_that_cannot_be_read_is_not_the_wheels(
+    tmp_path: Path, record: bytes
+) -> None:
+    assert altered(installed(tmp_path / "site", record), thorough=True) == ["evil"]
