@@ -133,7 +133,9 @@ class Lock:
             return self.find(request.distribution)
         address, _, fragment = request.package.removeprefix("git+").partition("#")
         subdirectory = dict(parse_qsl(fragment)).get("subdirectory", "")
-        there = [p for p in self.packages if p.source and address.startswith(p.source)]
+        asked = _without_user(address)
+        there = [p for p in self.packages if p.source and asked.startswith(_without_user(p.source))]
+        there.sort(key=lambda p: len(p.source), reverse=True)  # …/flood-model is also at …/flood
         exactly = [p for p in there if p.subdirectory == subdirectory]
         others = [p for p in self.packages if p.commit]
         return next(iter(exactly + there + others), None)
@@ -196,6 +198,10 @@ def _file(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Return the address or path of a file of a lock, and its SHA-256, which may be empty."""
     address = str(entry.get("url") or entry.get("path", ""))
     return address.partition("#")[0], str(entry.get("hashes", {}).get("sha256", ""))
+
+
+def _without_user(address: str) -> str:
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def _normalised(name: str) -> str:

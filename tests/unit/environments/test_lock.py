@@ -95,6 +95,16 @@ def test_two_packages_of_one_repository_are_told_apart_by_their_directory() -> N
     assert lock.model_package(asked) == packages[1]
 
 
+@pytest.mark.parametrize("user", ["", "modeller@"])
+def test_a_repository_whose_name_begins_like_anothers_is_not_taken_for_it(user: str) -> None:
+    packages = tuple(
+        LockedPackage(name, "1", (), COMMIT, f"https://example.org/lab/{name}")
+        for name in ("another", "flood", "flood-model")
+    )
+    asked = request(package=f"git+https://{user}example.org/lab/flood-model@v1", distribution="")
+    assert Lock("", packages).model_package(asked) == packages[2]
+
+
 def test_the_key_does_not_depend_on_the_locks_layout() -> None:
     blocks = TEXT.strip().split("\n\n")
     shuffled = "\n\n\n".join([blocks[0], *reversed(blocks[1:])]) + "\n# a comment\n"
