@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from dissmodel_platform.environments.workshop import SshAccess, Workshop
 from dissmodel_platform.errors import (
     BuildFailed,
     BuildInterrupted,
+    DatabaseError,
     EnvironmentBuildError,
     ObjectNotFound,
+    StorageError,
 )
 from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.registry.spec import ModelSpec
@@ -146,6 +148,8 @@ class Preparer:
         ------
         EnvironmentBuildError
             One of its kinds; the reason is kept for the model listing.
+        StorageError
+            The object store does not take or give a wheel that was built; this is kept as well.
         """
         request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
         if lock_sha256 is not None:
@@ -161,9 +165,10 @@ class Preparer:
         try:
             with _disk_faults_told(request):
                 return await self._prepare(row, request)
-        except BuildInterrupted:
+        except (BuildInterrupted, asyncio.CancelledError):
+            await asyncio.shield(self._leave(row))
             raise
-        except EnvironmentBuildError as error:
+        except (EnvironmentBuildError, StorageError) as error:
             await records.mark_failed(self._database, row, error)
             raise
 
@@ -227,6 +232,11 @@ class Preparer:
             acquired.seconds if acquired.built else None,
         )
         return Prepared(acquired.environment, lock, request)
+
+    async def _leave(self, row: records.EnvironmentRow) -> None:
+        """Say that nobody is at work any more for whoever was cancelled or is being stopped."""
+        with suppress(DatabaseError):  # the next one to prepare it says how it stands
+            await records.mark_left(self._database, row)
 
     async def _acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
         acquired = await asyncio.to_thread(self._store.acquire, lock, request)
