@@ -149,7 +149,7 @@ class BytecodeStore:
             (out / f"{index}.link").symlink_to(self.path(wheel.sha256) / str(index))
         (out / _MODULES).write_text(json.dumps(modules), encoding="utf-8")
         # what a package compiles at run time (Numba) goes to the same directories
-        seal(out, {"wheel": wheel.sha256, "grows": True})
+        seal(out, {"wheel": wheel.sha256, "grows": True}, place=self.path(wheel.sha256))
         if not self.is_whole(wheel.sha256):
             replace_directory(self.path(wheel.sha256), out, scratch)
         return modules

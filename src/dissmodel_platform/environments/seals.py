@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from stat import S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +33,9 @@ _CACHE = "__pycache__"
 Fingerprint = tuple[object, ...]
 
 
-def seal(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def seal(
+    directory: Path, content: Mapping[str, Any], *, place: Path | None = None
+) -> dict[str, Any]:
     """Record the files of a finished installation and write its marker.
 
     Parameters
@@ -42,6 +44,9 @@ def seal(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         The installation.
     content : mapping
         What the marker shall say; with ``grows``, further files are no damage.
+    place : Path, optional
+        Where it will be whole, as its files name one another by where they are; by default where
+        it is.
 
     Returns
     -------
@@ -50,7 +55,12 @@ def seal(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """
     text = json.dumps(_scan(directory), separators=(",", ":")).encode()
     (directory / RECORD).write_bytes(text)
-    marker = {**content, "files": hashlib.sha256(text).hexdigest(), "build": uuid4().hex}
+    marker = {
+        **content,
+        "place": str(place or directory),
+        "files": hashlib.sha256(text).hexdigest(),
+        "build": uuid4().hex,
+    }
     (directory / MARKER).write_text(json.dumps(marker, indent=1))
     return marker
 
@@ -67,10 +77,11 @@ def read_marker(directory: Path) -> dict[str, Any] | None:
 def damage(directory: Path) -> list[str]:
     """Look at all files of an installation; returns the paths that are not as recorded.
 
-    Where marker and record do not fit each other, these are named.
+    Where marker and record do not fit each other, or the marker is that of an installation in
+    another place, these are named.
     """
     marker = read_marker(directory)
-    if marker is None:
+    if marker is None or marker.get("place") != str(directory):
         return [MARKER]
     try:
         text = (directory / RECORD).read_bytes()
@@ -195,7 +206,10 @@ def _digest(file: str) -> str:
 
 
 def _scan(directory: Path) -> dict[str, list[Any]]:
-    """Return kind, size, time and link target of all below a directory but what is unrecorded."""
+    """Return kind, size, time, mode and link target of all below a directory.
+
+    What is unrecorded is left out.
+    """
     found: dict[str, list[Any]] = {}
     pending = [""]
     while pending:
@@ -213,7 +227,7 @@ def _scan(directory: Path) -> dict[str, list[Any]]:
                     found[name] = ["link", os.readlink(entry.path)]  # noqa: PTH115 - hot
                 else:
                     kind = "file" if S_ISREG(stat.st_mode) else "other"
-                    found[name] = [kind, stat.st_size, stat.st_mtime_ns]
+                    found[name] = [kind, stat.st_size, stat.st_mtime_ns, S_IMODE(stat.st_mode)]
     return found
 
 

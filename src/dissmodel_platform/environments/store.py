@@ -186,6 +186,7 @@ class EnvironmentStore:
         OSError
             The disk refused.
         """
+        self.layout.make()
         with (
             self._slot(),
             scratch_directory(self._scratch) as scratch,
@@ -225,6 +226,7 @@ class EnvironmentStore:
         ready = self.find(lock, request)
         if ready is not None:
             return ready
+        self.layout.make()
         key = environment_key(lock, request)
         parts: dict[str, float] = {}
         with Lease.shared(self.layout.lease(key)):
@@ -312,7 +314,7 @@ class EnvironmentStore:
         """Return an environment that is here and whole, its libraries and bytecode too."""
         directory = self._environments / key
         marker = read_marker(directory)
-        if marker is None:
+        if marker is None or marker.get("key") != key:
             return None
         layers = [directory]
         if marker["libraries"]:
@@ -321,6 +323,8 @@ class EnvironmentStore:
         for sha256 in marker["wheels"].values():
             if not self._bytecode.is_whole(sha256):
                 broken.append(self._bytecode.path(sha256))
+        if not (directory / "bin" / "python").exists():  # what it leads to lies outside
+            broken.append(directory)
         if broken:
             log.warning("environment %s is damaged: %s", key, ", ".join(map(str, broken)))
             return None
@@ -380,7 +384,7 @@ class EnvironmentStore:
             with _timed(parts, "check"):
                 self._check(self._environment(key, building, marker), request)
             (building / "pylock.toml").write_text(lock.text)
-            marker = seal(building, marker)
+            marker = seal(building, marker, place=final)
             replace_directory(final, building, scratch)
         return self._environment(key, final, marker)
 
@@ -439,7 +443,7 @@ class EnvironmentStore:
                 self._install(building, wheels, request, scratch, is_damaged)
             with _timed(parts, "bytecode"):
                 self._link_bytecode(building, wheels, request)
-            seal(building, {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}})
+            seal(building, {"wheels": {w.name: w.sha256 for w in wheels}}, place=layer)
             replace_directory(layer, building, scratch)
 
     def _install(

@@ -43,6 +43,7 @@ def keep_the_size(directory: Path) -> None:
         (keep_the_size, "package/__init__.py"),
         (lambda d: (d / "package" / "__pycache__" / "__init__.pyc").write_bytes(b"other"),
          "package/__pycache__/__init__.pyc"),
+        (lambda d: (d / "package" / "__init__.py").chmod(0o200), "package/__init__.py"),
         (lambda d: (d / "package" / "more.py").write_text(""), "package/more.py"),
         (replace_link, "link"),
         (lambda d: (d / "empty").rmdir(), "empty"),
@@ -59,6 +60,14 @@ def test_what_was_changed_is_named(
     change(sealed)
     assert damage(sealed) == [named]
     assert not Seals().is_whole(sealed, sealed)
+
+
+def test_what_was_moved_or_put_in_the_place_of_another_is_named(sealed: Path) -> None:
+    moved = sealed.rename(sealed.with_name("moved"))
+    assert damage(moved) == [MARKER]
+    seal(moved, {}, place=sealed)
+    assert damage(moved) == [MARKER]
+    assert damage(moved.rename(sealed)) == []
 
 
 @pytest.mark.parametrize("name", ["empty/__pycache__/x.pyc", "matplotlib/fontlist.json"])
