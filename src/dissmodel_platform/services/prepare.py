@@ -175,7 +175,8 @@ class Preparer:
     async def relock(self, spec: ModelSpec) -> tuple[Lock | None, Lock]:
         """Make a new lock of a model's version; it counts once its environment works here.
 
-        Experiments keep the lock that they used. One that holds the same packages changes nothing.
+        Experiments keep the lock that they used. One that holds the same packages changes nothing,
+        unless the object store has lost a wheel that was built for the old one.
 
         Returns
         -------
@@ -194,7 +195,7 @@ class Preparer:
             return None, (await self.prepare(spec)).lock
         with _disk_faults_told(request):
             made = await self._make_lock(request)
-            if changes_between(old, made).is_empty:
+            if changes_between(old, made).is_empty and await self._keeps_wheels(old):
                 return old, old
             acquired = await self._acquire(made, request)
         kept = await records.keep_lock(self._database, row, made, request)
@@ -256,6 +257,10 @@ class Preparer:
             await self._objects.put_file(self._store.built_wheel(wheel))
         return made
 
+    async def _keeps_wheels(self, lock: Lock) -> bool:
+        """Say whether the object store has all wheels that were built for a lock."""
+        return all([await self._objects.exists(wheel.sha256) for wheel in lock.built])
+
     async def _fetch_wheels(self, lock: Lock, request: PackageRequest) -> None:
         """Bring the wheels here that another worker built for a lock; damaged ones too."""
         for wheel in lock.built:
@@ -263,13 +268,13 @@ class Preparer:
                 continue
             place = self._store.built_wheel(wheel)
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            try:
+            try:  # what is there is replaced: another worker may have brought it by now
                 await self._objects.fetch(wheel.sha256, place)
             except ObjectNotFound as error:
                 raise BuildFailed(
                     f"Package {request.label!r} cannot be installed: the wheel of {wheel.name}, "
-                    "which its lock names, is gone from the object store; restore it from a backup."
+                    "which its lock names, is gone from the object store; restore it from a "
+                    "backup, or make a new lock with `dissmodel-platform models relock`."
                 ) from error
 
 

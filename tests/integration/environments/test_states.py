@@ -15,13 +15,14 @@ from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.environments.workshop import Workshop
-from dissmodel_platform.errors import BuildInterrupted, StorageError
+from dissmodel_platform.errors import BuildFailed, BuildInterrupted, StorageError
 from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.sandbox.proxy import Destinations
 from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.prepare import Preparer
-from dissmodel_platform.storage.objects import open_object_store
+from dissmodel_platform.storage.objects import StoredObject, open_object_store
+from dissmodel_platform.types import Sha256
 from tests.integration.environments.index import LocalIndex, executor, serving
 
 pytestmark = pytest.mark.anyio
@@ -106,3 +107,41 @@ async def test_who_is_cancelled_or_stopped_does_not_leave_it_building(
     with pytest.raises(BuildInterrupted):
         await preparer.prepare(spec)
     assert (await known(database))["state"] == "pending"
+
+
+async def test_a_new_lock_helps_where_the_store_has_lost_a_wheel(
+    preparer: Preparer, spec: ModelSpec, objects: Path, tmp_path: Path
+) -> None:
+    first = await preparer.prepare(spec)
+    assert await preparer.relock(spec) == (first.lock, first.lock)
+    shutil.rmtree(objects / "blobs")
+    for place in ("environments", "wheels", "cache"):
+        shutil.rmtree(tmp_path / "packages" / place)
+    with pytest.raises(BuildFailed, match=r"gone from the object store; .* models relock"):
+        await preparer.prepare(spec)
+    old, new = await preparer.relock(spec)
+    assert old == first.lock
+    assert (await preparer.prepare(spec)).lock == new
+    assert all([await preparer._objects.exists(wheel.sha256) for wheel in new.built])
+
+
+async def test_a_wheel_that_another_worker_brings_meanwhile_is_not_taken_away(
+    preparer: Preparer,
+    store: EnvironmentStore,
+    spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = await preparer.prepare(spec)
+    (wheel,) = first.lock.built
+    fetch, seen = preparer._objects.fetch, []
+
+    async def look_and_fetch(sha256: Sha256, place: Path) -> StoredObject:
+        seen.append(place.exists())
+        return await fetch(sha256, place)
+
+    monkeypatch.setattr(preparer._objects, "fetch", look_and_fetch)
+    monkeypatch.setattr(store, "has_wheel", lambda _: False)  # it came a moment later
+    shutil.rmtree(first.environment.directory)
+    await preparer.prepare(spec)
+    assert seen == [True]
+    assert store.built_wheel(wheel).is_file()
