@@ -72,6 +72,24 @@ async def test_a_publication_asks_for_each_model_apart_and_after_what_somebody_w
     assert [job["args"]["model"] for job in again] == ["tide"], "what is ready is left alone"
 
 
+@pytest.mark.parametrize("versions", ["0.6.2", ">=0.6,<0.7", "dissmodel >=0.6"])
+async def test_a_version_that_asks_for_another_library_is_built_as_well(
+    versions: str, client: httpx.AsyncClient, database: Database, publish: Any, builder: Builder
+) -> None:
+    await publish(flood="")
+    (asked,) = await take_all(database)
+    await builder.prepare_model(**asked["args"], model="flood", tries=0)
+    await publish(flood=f'dissmodel = "{versions}"\n')
+    assert (await environment(client))["state"] == "pending"
+    (asked,) = await take_all(database)
+    await builder.prepare_models(**asked["args"])
+    (job,) = await take_all(database)
+    await builder.prepare_model(**job["args"])
+    assert (await environment(client))["state"] == "ready"
+    await builder.prepare_models(**asked["args"])
+    assert await take_all(database) == []
+
+
 @pytest.mark.parametrize("error", [AWAY, StorageError(str(AWAY))])
 async def test_a_build_that_the_network_broke_is_tried_again_ever_later_and_not_for_ever(
     error: PlatformError,
