@@ -87,6 +87,8 @@ class Environment:
         Which build of it this is: another one after it was mended.
     lease_file : Path
         What says that it is in use.
+    editable : bool
+        Whether the source of the model's package may change at any time.
     """
 
     key: EnvironmentKey
@@ -95,6 +97,7 @@ class Environment:
     parts: tuple[Path, ...] = ()
     build: str = ""
     lease_file: Path = Path(os.devnull)
+    editable: bool = False
 
     def use(self) -> Lease:
         """Say that the environment is in use; it is not removed until the lease ends."""
@@ -340,8 +343,15 @@ class EnvironmentStore:
             parts.append(Path(marker["editable"]))
         libraries = read_marker(self._libraries / marker["libraries"]) or {}
         build = f"{marker.get('build', '')}-{libraries.get('build', '')}"
-        lease = self.layout.lease(key)
-        return Environment(key, directory, marker["distribution"], tuple(parts), build, lease)
+        return Environment(
+            key,
+            directory,
+            marker["distribution"],
+            tuple(parts),
+            build,
+            self.layout.lease(key),
+            editable=bool(marker["editable"]),
+        )
 
     def _slot(self) -> AbstractContextManager[None]:
         return build_slot(self._locks, self._parallel_builds, self.workshop.commands.check)
@@ -617,11 +627,13 @@ def clean_environment(environment: Environment, home: str) -> dict[str, str]:
 
     One thread for the numerical libraries, because a process with more cannot be forked; the date
     of GeoPackages is fixed, because their bytes would differ from run to run otherwise;
-    Matplotlib finds the font list that the build made.
+    Matplotlib finds the font list that the build made. Of a source that may change no bytecode is
+    left: it counts for every file of the same size and second.
     """
     passed_on = ("PATH", "LANG", "OPENBLAS_CORETYPE")
     return {
         **{name: os.environ[name] for name in passed_on if name in os.environ},
+        **({"PYTHONDONTWRITEBYTECODE": "1"} if environment.editable else {}),
         "HOME": home,
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
