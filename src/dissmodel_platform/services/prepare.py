@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
@@ -34,6 +37,11 @@ from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST_THREADS = 64  # most of them wait for a place to build
 
 
 def open_environments(settings: Settings, directory: Path) -> EnvironmentStore:
@@ -133,6 +141,8 @@ class Preparer:
         self._objects = objects
         self._allow_local = allow_local
         self._when_built = when_built
+        # not the loop's threads, which runs need: a build may take one for an hour
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, "build")
 
     async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
         """Return the environment of a model's version, building it if need be.
@@ -240,7 +250,7 @@ class Preparer:
             await records.mark_left(self._database, row)
 
     async def _acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
-        acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+        acquired = await self._in_thread(self._store.acquire, lock, request)
         if acquired.built:
             self._when_built()
         return acquired
@@ -248,7 +258,7 @@ class Preparer:
     async def _make_lock(self, request: PackageRequest) -> Lock:
         """Resolve and build; after this, the wheels that were built are in the object store."""
         self._policy.check(request.package)
-        made = await asyncio.to_thread(
+        made = await self._in_thread(
             self._store.lock,
             request,
             lambda lock: self._policy.check_lock(lock, request.label),
@@ -256,6 +266,11 @@ class Preparer:
         for wheel in made.built:
             await self._objects.put_file(self._store.built_wheel(wheel))
         return made
+
+    async def _in_thread(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make something in a thread of its own: it goes on when its caller is cancelled."""
+        work = functools.partial(make, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _keeps_wheels(self, lock: Lock) -> bool:
         """Say whether the object store has all wheels that were built for a lock."""

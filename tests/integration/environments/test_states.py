@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,29 @@ async def test_a_wheel_that_another_worker_brings_meanwhile_is_not_taken_away(
     await preparer.prepare(spec)
     assert seen == [True]
     assert store.built_wheel(wheel).is_file()
+
+
+async def test_builds_take_no_thread_that_runs_need(
+    preparer: Preparer,
+    store: EnvironmentStore,
+    spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    go_on = threading.Event()
+
+    def lock(*_: object) -> None:
+        go_on.wait()
+        raise BuildInterrupted("The worker is being stopped.")
+
+    monkeypatch.setattr(store, "lock", lock)
+    preparing = [asyncio.create_task(preparer.prepare(spec)) for _ in range(3)]
+    try:
+        while (await known(preparer._database) or {}).get("state") != "building":
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: "collected") == "collected"
+    finally:
+        go_on.set()
+        results = await asyncio.gather(*preparing, return_exceptions=True)
+    assert all(isinstance(each, BuildInterrupted) for each in results)
