@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from importlib.util import cache_from_source
 from pathlib import Path
 
+from dissmodel_platform.environments.compile_wheel import NO_ROOM
 from dissmodel_platform.environments.scratch import replace_directory, scratch_directory
 from dissmodel_platform.environments.seals import Seals, records_of, seal
 from dissmodel_platform.environments.uv import PYTHON
@@ -142,7 +143,9 @@ class BytecodeStore:
         out = scratch / "out"
         out.mkdir()
         command = [PYTHON, "-I", "-S", str(_COMPILE), str(site), _MODULES, "out"]
-        self.workshop.run(command, Room(scratch, readable=(site, _COMPILE)), {})
+        done = self.workshop.run(command, Room(scratch, readable=(site, _COMPILE)), {})
+        if done.exit_code in NO_ROOM:  # what is sealed now would have no bytecode for ever
+            raise OSError(done.exit_code, os.strerror(done.exit_code), str(scratch))
         _keep_bytecode_only(out, len(modules))
         for index in range(len(modules)):
             (out / str(index)).mkdir(exist_ok=True)

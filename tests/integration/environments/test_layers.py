@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dissmodel_platform.environments import compile_wheel
 from dissmodel_platform.environments.bytecode import BytecodeStore
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
@@ -217,6 +218,31 @@ def test_what_does_not_compile_costs_the_others_nothing(
     assert compiled(site, "m/new.py").is_file()
     assert not compiled(site, "m/old.py").exists()
     assert not compiled(site, "m/deep.py").exists()
+
+
+FULL_DISK = """
+import errno, py_compile
+def full(*_, cfile, **__):
+    open(cfile, "w").write("half")
+    raise OSError(errno.ENOSPC, "No space left on device")
+py_compile.compile = full
+"""
+
+
+def test_a_full_disk_does_not_cost_a_wheel_its_bytecode_for_ever(
+    bytecode: BytecodeStore, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = install(site, "tide", {"tide/__init__.py": "x = 1\n"})
+    compiler = tmp_path / "compile_wheel.py"
+    code = Path(compile_wheel.__file__).read_text()
+    compiler.write_text(code.replace("\nNO_ROOM =", f"{FULL_DISK}\nNO_ROOM ="))
+    with monkeypatch.context() as patch:
+        patch.setattr("dissmodel_platform.environments.bytecode._COMPILE", compiler)
+        with pytest.raises(OSError, match="No space left"):
+            bytecode.link(site, [wheel])
+    assert not bytecode.is_whole(wheel.sha256)
+    bytecode.link(site, [wheel])
+    assert compiled(site, "tide/__init__.py").is_file()
 
 
 def test_the_lock_of_a_shared_library_is_not_the_environments_name(
