@@ -57,7 +57,7 @@ def seal(
     (directory / RECORD).write_bytes(text)
     marker = {
         **content,
-        "place": str(place or directory),
+        "place": str((place or directory).resolve()),
         "files": hashlib.sha256(text).hexdigest(),
         "build": uuid4().hex,
     }
@@ -81,7 +81,7 @@ def damage(directory: Path) -> list[str]:
     another place, these are named.
     """
     marker = read_marker(directory)
-    if marker is None or marker.get("place") != str(directory):
+    if marker is None or marker.get("place") != str(directory.resolve()):
         return [MARKER]
     try:
         text = (directory / RECORD).read_bytes()

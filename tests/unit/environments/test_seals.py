@@ -68,6 +68,9 @@ def test_what_was_moved_or_put_in_the_place_of_another_is_named(sealed: Path) ->
     seal(moved, {}, place=sealed)
     assert damage(moved) == [MARKER]
     assert damage(moved.rename(sealed)) == []
+    link = sealed.with_name("the same by another name")
+    link.symlink_to(sealed)
+    assert damage(link) == []
 
 
 @pytest.mark.parametrize("name", ["empty/__pycache__/x.pyc", "matplotlib/fontlist.json"])
