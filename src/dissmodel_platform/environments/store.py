@@ -17,7 +17,6 @@ import os
 import sys
 import sysconfig
 import time
-import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from packaging.utils import canonicalize_name
 
 from dissmodel_platform.environments.bytecode import BytecodeStore
 from dissmodel_platform.environments.collection import Collected, Collector
-from dissmodel_platform.environments.failures import explain
+from dissmodel_platform.environments.install import Installer
 from dissmodel_platform.environments.layout import Layout, note_use, site_packages
 from dissmodel_platform.environments.leases import Lease
 from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_key
@@ -43,14 +42,13 @@ from dissmodel_platform.environments.scratch import (
     scratch_directory,
     sweep,
 )
-from dissmodel_platform.environments.seals import Seals, altered, read_marker, seal
+from dissmodel_platform.environments.seals import Seals, read_marker, seal
 from dissmodel_platform.environments.slots import build_slot
 from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.environments.wheels import (
     Wheel,
     built_wheel_path,
     choose_wheels,
-    pylock_of,
 )
 from dissmodel_platform.environments.workshop import Room, Workshop
 from dissmodel_platform.errors import (
@@ -156,7 +154,6 @@ class EnvironmentStore:
         self._environments = self.layout.environments
         self._libraries = self.layout.libraries
         self._wheels = self.layout.wheels
-        self._cache = self.layout.cache
         self._locks = self.layout.locks
         self._scratch = self.layout.scratch
         self._harness = harness.parent.resolve()
@@ -168,6 +165,7 @@ class EnvironmentStore:
             sweep(self._bytecode.scratch)
         self.workshop = workshop
         self.uv = Uv(workshop)
+        self._installer = Installer(self.uv, self.layout)
 
     def lock(
         self, request: PackageRequest, accept: Callable[[Lock], None] = lambda _: None
@@ -277,16 +275,9 @@ class EnvironmentStore:
         """
         if max_bytes == 0:
             return None
-        return Collector(self.layout, self._tidy_cache, self.workshop.commands.check).collect(
-            max_bytes
-        )
-
-    def _tidy_cache(self, arguments: Sequence[str]) -> None:
-        with scratch_directory(self._scratch) as scratch:
-            room = Room(scratch, writable=(self._directory,))
-            done = self.uv.run(arguments, room, cache=self._cache)
-            if done.exit_code != 0:
-                log.warning("the package cache cannot be cleaned: %s", done.output_tail)
+        return Collector(
+            self.layout, self._installer.tidy_cache, self.workshop.commands.check
+        ).collect(max_bytes)
 
     def forget(self, environment: Environment) -> None:
         """Look at all files of an environment when it is wanted next: a run of it failed."""
@@ -413,8 +404,8 @@ class EnvironmentStore:
         own = [wheel for wheel in chosen if wheel.name == own_name]
         others = [wheel for wheel in chosen if wheel.name != own_name]
         with _timed(parts, "install"):
-            self._install(building, own, request, scratch, is_damaged)
-            self._install_editable(building, request, scratch)
+            self._installer.install(building, own, request, scratch, is_damaged)
+            self._installer.install_editable(building, request, scratch)
         name = _layer_name(others)
         layer = self._libraries / name
         if not self._is_layer_whole(layer, others):
@@ -424,8 +415,8 @@ class EnvironmentStore:
         if _overlap(site_packages(building), site_packages(layer)):
             remove_tree(building)
             with _timed(parts, "install"):
-                self._install(building, chosen, request, scratch, is_damaged)
-                self._install_editable(building, request, scratch)
+                self._installer.install(building, chosen, request, scratch, is_damaged)
+                self._installer.install_editable(building, request, scratch)
             with _timed(parts, "bytecode"):
                 self._link_bytecode(building, chosen, request)
             return ""
@@ -450,85 +441,20 @@ class EnvironmentStore:
         with scratch_directory(self._scratch) as scratch:
             building = scratch / "libraries"
             with _timed(parts, "install"):
-                self._install(building, wheels, request, scratch, is_damaged)
+                self._installer.install(building, wheels, request, scratch, is_damaged)
             with _timed(parts, "bytecode"):
                 self._link_bytecode(building, wheels, request)
             seal(building, {"wheels": {w.name: w.sha256 for w in wheels}}, place=layer)
             replace_directory(layer, building, scratch)
 
-    def _install(
-        self,
-        directory: Path,
-        wheels: Sequence[Wheel],
-        request: PackageRequest,
-        scratch: Path,
-        was_damaged: bool = False,
-    ) -> None:
-        """Make a virtual environment of wheels with known hashes; nothing of theirs runs.
-
-        What somebody changed in the package cache, by writing to a file that is linked from there,
-        is fetched anew; all files are compared where the installation replaces a damaged one.
-        """
-        self._sync(directory, wheels, request, scratch)
-        changed = altered(site_packages(directory), thorough=was_damaged)
-        if changed:
-            log.warning("the package cache is damaged; fetched anew: %s", ", ".join(changed))
-            self._uv(["cache", "clean", "--quiet", *changed], request, scratch)
-            remove_tree(directory)
-            self._sync(directory, wheels, request, scratch)
-
-    def _sync(
-        self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest, scratch: Path
-    ) -> None:
-        venv.EnvBuilder(symlinks=True).create(directory)
-        with (directory / "pyvenv.cfg").open("a") as settings:
-            settings.write("relocatable = true\n")  # uv then starts scripts by relative paths
-        if wheels:
-            (scratch / "pylock.toml").write_text(pylock_of(wheels))
-            python = ["--python", str(directory / "bin" / "python")]
-            self._uv_sync(
-                ["pip", "sync", *python, "--no-build", "--quiet", "pylock.toml"], request, scratch
-            )
-
     def _link_bytecode(
         self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest
     ) -> None:
         def unpack(wheel: Wheel, scratch: Path) -> Path:
-            self._install(scratch / "alone", [wheel], request, scratch)
+            self._installer.install(scratch / "alone", [wheel], request, scratch)
             return site_packages(scratch / "alone")
 
         self._bytecode.link(site_packages(directory), wheels, unpack)
-
-    def _uv_sync(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
-        """Install from the cache alone where it has everything: hashes do not grow old."""
-        room = Room(scratch, writable=(self._directory,))
-        if self.uv.run([*arguments, "--offline"], room, cache=self._cache).exit_code != 0:
-            self._uv(arguments, request, scratch)
-
-    def _uv(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
-        """Run the installer, which alone may write to the shared cache.
-
-        The whole directory is one mount in its room, since files are linked across it.
-        """
-        room = Room(scratch, writable=(self._directory,), network=True)
-        done = self.uv.run(arguments, room, cache=self._cache)
-        if done.exit_code != 0:
-            raise explain(request.label, done.output_tail)
-
-    def _install_editable(self, directory: Path, request: PackageRequest, scratch: Path) -> None:
-        """Have an editable source's own build backend link it into the environment."""
-        if request.tree is None or not request.tree.editable:
-            return
-        python = str(directory / "bin" / "python")
-        room = Room(scratch, writable=(request.tree.path,), network=True)
-        done = self.uv.run(
-            ["pip", "install", "--python", python, "--no-deps", "--quiet", "--editable",
-             str(request.tree.path)],
-            room,
-            cache=scratch / "cache",
-        )  # fmt: skip
-        if done.exit_code != 0:
-            raise explain(request.label, done.output_tail)
 
     def _check(self, environment: Environment, request: PackageRequest) -> None:
         """Import the package in the new environment and run dissmodel's contract checks."""
