@@ -162,7 +162,9 @@ def test_a_build_cannot_write_the_platform_s_own_part_of_a_lock(
     forged: str,
 ) -> None:
     """What builds for the resolver can reach its answer, so the answer is not trusted."""
-    maker = LockMaker(store.uv, small("good"), tmp_path, tmp_path / "wheels", lambda _: None)
+    maker = LockMaker(
+        store.uv, small("good"), tmp_path, tmp_path / "wheels", lambda _: None, tmp_path / "private"
+    )
     hash_ = "0" * 64
     (tmp_path / "pylock.toml").write_text(
         'lock-version = "1.0"\n[[tool.dissmodel-platform.wheels]]\nname = "good"\n'

@@ -239,9 +239,9 @@ def test_a_full_disk_does_not_cost_a_wheel_its_bytecode_for_ever(
     with monkeypatch.context() as patch:
         patch.setattr("dissmodel_platform.environments.bytecode._COMPILE", compiler)
         with pytest.raises(OSError, match="No space left"):
-            bytecode.link(site, [wheel])
+            link(bytecode, site, [wheel])
     assert not bytecode.is_whole(wheel.sha256)
-    bytecode.link(site, [wheel])
+    link(bytecode, site, [wheel])
     assert compiled(site, "tide/__init__.py").is_file()
 
 

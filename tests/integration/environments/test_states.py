@@ -41,7 +41,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
 
 @pytest.fixture
 def store(tmp_path: Path, index: LocalIndex) -> EnvironmentStore:
-    destinations = Destinations(hosts=("127.0.0.1",), any_public=False)
+    destinations = Destinations(hosts=("127.0.0.1:*",), any_public=False)
     workshop = Workshop(inspect_walls(), Bounds(120), destinations)
     return EnvironmentStore(tmp_path / "packages", HARNESS, workshop)
 
