@@ -10,16 +10,18 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from dissmodel_platform.environments.leases import Lease
+from dissmodel_platform.environments.scratch import scratch_directory
 from dissmodel_platform.environments.store import Environment, clean_environment
 from dissmodel_platform.errors import ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.events import LogLine, PhaseStarted, Progress, RunEvent, Stream
-from dissmodel_platform.execution.paths import HARNESS
+from dissmodel_platform.execution.paths import HARNESS, SANDBOX, SERVERS
+from dissmodel_platform.sandbox.confinement import Confinement
+from dissmodel_platform.sandbox.walls import LANDLOCK, NAMESPACES, Walls
 
 StartMode = Literal["fork", "fresh"]
 
@@ -29,6 +31,7 @@ _LONGEST_LINE_BYTES = 65_536
 _EVENTS_AHEAD = 10_000
 _DRAIN_SECONDS = 1.0
 _TAIL_BYTES = 16_384
+_RETRY_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Run:
         self.id = run_id
         self.mode = mode
         self.pid: int | None = None
+        self.keeper: int | None = None
         self.stop_signal: int | None = None
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._harness = harness
@@ -78,19 +82,19 @@ class Run:
         After this, the process has ended, and what it told and nobody has read is gone.
         """
         if not self.exit.done():
-            self._signal(signal.SIGTERM)
+            await self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.exit), grace_seconds)
         if not self.exit.done():
-            self._signal(signal.SIGKILL)
+            await self._signal(signal.SIGKILL)
             await self.exit
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
 
-    def _signal(self, signum: int) -> None:
+    async def _signal(self, signum: int) -> None:
         self.stop_signal = signum
-        self._harness.signal_run(self.id, signum)
+        await self._harness.signal_run(self.id, signum)
 
     async def listen(self) -> list[int]:
         """Make the run's three pipes, start reading them, and return the ends to hand over."""
@@ -143,38 +147,56 @@ class Harness:
     ----------
     environment : Environment
         Whose Python it is.
-    fresh : bool
-        Whether it becomes the one run it is given instead of forking.
+    bare : bool
+        Whether it leaves the import to its runs.
+    has_namespaces : bool
+        Whether it, and each of its runs, has namespaces: then process ids are its own.
     forkable : bool
         Whether it had a single thread after its imports.
     runs : dict of str to Run
         The runs in progress.
-    lease : Lease
-        Keeps the environment from being removed until the process has ended.
+    held : ExitStack
+        Its channel, its directory, what it prints, and the lease of its environment.
     users : int
         Callers that are about to start a run; a process with users is not retired.
     """
 
     environment: Environment
-    fresh: bool
+    bare: bool
+    has_namespaces: bool
     process: asyncio.subprocess.Process
     channel: socket.socket
     output: IO[bytes]
-    scratch: tempfile.TemporaryDirectory[str]
-    lease: Lease
+    held: contextlib.ExitStack
     forkable: bool = False
     runs: dict[str, Run] = field(default_factory=dict)
     users: int = 0
     _pending: bytes = b""
     _started: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     _listener: asyncio.Task[None] | None = None
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    async def start(cls, environment: Environment, module: str, *, fresh: bool) -> Harness:
+    async def start(
+        cls, environment: Environment, module: str, room: Path, walls: Walls, *, bare: bool
+    ) -> Harness:
         """Start the environment's Python and wait until the executors are imported.
 
         Must be called on the thread that lives as long as the worker: the kernel ends the process
         when the thread that made it ends.
+
+        Parameters
+        ----------
+        environment : Environment
+            Where the model is installed.
+        module : str
+            The spec's ``executor_module``, or empty.
+        room : Path
+            Directory of the runs' own directories: all that this process sees of them.
+        walls : Walls
+            Those that stand on this machine.
+        bare : bool
+            Import nothing: each run does so itself.
 
         Raises
         ------
@@ -185,26 +207,41 @@ class Harness:
         RunLost
             Something else ended it.
         """
-        with contextlib.ExitStack() as undo:
-            lease = undo.enter_context(environment.use())
+        has_namespaces = NAMESPACES in walls.runs
+        # where /proc shows every process of the machine, each may see itself: it counts its threads
+        itself = () if has_namespaces else (Path("/proc/self"),)
+        confinement = Confinement(
+            readable=(HARNESS.parent, SANDBOX, *itself, *environment.parts), writable=(room,)
+        )
+        inside = {
+            "namespaces": has_namespaces,
+            "landlock": LANDLOCK in walls.runs,
+            "room": str(room),
+            "readable": [str(path) for path in confinement.all_readable()],
+            "writable": confinement.shared_writable(walls.runs),
+        }
+        with contextlib.ExitStack() as held:
+            held.enter_context(environment.use())
             ours, theirs = socket.socketpair()
-            undo.callback(ours.close)
+            held.callback(ours.close)
             with theirs:
                 ours.setblocking(False)
-                scratch = tempfile.TemporaryDirectory(prefix="harness-")
-                undo.callback(scratch.cleanup)
-                output = undo.enter_context(tempfile.TemporaryFile())
-                process = await asyncio.create_subprocess_exec(
+                scratch = held.enter_context(scratch_directory(room / SERVERS))
+                output = held.enter_context(tempfile.TemporaryFile())
+                command = [
                     str(environment.python), "-P", "-s", str(HARNESS), "serve",
                     "--socket-fd", str(theirs.fileno()), "--parent", str(os.getpid()),
+                    "--walls", json.dumps(inside),
                     "--distribution", environment.distribution, "--module", module,
-                    *(["--fresh"] if fresh else []),
+                    *(["--bare"] if bare else []),
+                ]  # fmt: skip
+                process = await asyncio.create_subprocess_exec(
+                    *confinement.server_command(walls, command, scratch),
                     stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                    cwd=scratch.name, env=clean_environment(environment, scratch.name),
+                    cwd=scratch, env=clean_environment(environment, str(scratch)),
                     pass_fds=[theirs.fileno()], start_new_session=True,
                 )  # fmt: skip
-            undo.pop_all()
-        harness = cls(environment, fresh, process, ours, output, scratch, lease)
+            harness = cls(environment, bare, has_namespaces, process, ours, output, held.pop_all())
         try:
             await harness._wait_until_ready()
         except BaseException:
@@ -229,16 +266,17 @@ class Harness:
         RunLost
             The process ended before the run had started.
         """
-        run = Run(directory.name, self, "fresh" if self.fresh else "fork")
+        run = Run(directory.name, self, "fresh" if self.bare else "fork")
         started = asyncio.get_running_loop().create_future()
         ends = await run.listen()
         self.runs[run.id], self._started[run.id] = run, started
         message = {"op": "run", "run": run.id, "directory": str(directory), "limits": dict(limits)}
         try:
-            socket.send_fds(self.channel, [json.dumps(message).encode() + b"\n"], ends)
+            await self._send(message, ends)
             await started
         except BaseException as error:
-            self.signal_run(run.id, signal.SIGKILL)  # it may have started: nobody would watch it
+            # it may have started: nobody would watch it
+            await asyncio.shield(self.signal_run(run.id, signal.SIGKILL))
             self.runs.pop(run.id, None)
             if not run.exit.done():
                 run.exit.set_result(Exit(None))
@@ -250,14 +288,22 @@ class Harness:
             self._started.pop(run.id, None)
         return run
 
-    def signal_run(self, run_id: str, signum: int) -> None:
-        """Send a signal to the process group of a run that has not ended."""
-        if self.fresh:
-            _signal_group(self.process.pid, signum)
-            return
-        message = {"op": "signal", "run": run_id, "signal": signum}
+    async def signal_run(self, run_id: str, signum: int) -> None:
+        """Send a signal to a run that has not ended; SIGKILL ends all that it has started."""
         with contextlib.suppress(OSError):
-            self.channel.send(json.dumps(message).encode() + b"\n")
+            await self._send({"op": "signal", "run": run_id, "signal": signum})
+
+    async def _send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send one message whole, whoever else sends one."""
+        data = json.dumps(message).encode() + b"\n"
+        async with self._sending:
+            sent = 0
+            while not sent:
+                try:
+                    sent = socket.send_fds(self.channel, [data], list(descriptors))
+                except BlockingIOError:
+                    await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.get_running_loop().sock_sendall(self.channel, data[sent:])
 
     async def close(self) -> None:
         """End the process and everything it started; after this, nothing of it is left."""
@@ -268,10 +314,7 @@ class Harness:
             await asyncio.wait([self._listener], timeout=_DRAIN_SECONDS)
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        self.channel.close()
-        self.output.close()
-        self.scratch.cleanup()
-        self.lease.release()
+        self.held.close()
 
     async def _wait_until_ready(self) -> None:
         for message in await self._receive():
@@ -300,20 +343,20 @@ class Harness:
                 for message in messages:
                     self._dispatch(message)
         finally:
-            if not self.fresh:  # one that nobody hears any more; a fresh one is the run by now
-                _signal_group(self.process.pid, signal.SIGKILL)
-            self._settle(await self.process.wait())
+            _signal_group(self.process.pid, signal.SIGKILL)  # nobody hears it any more
+            await self.process.wait()
+            self._settle()
 
-    def _settle(self, code: int) -> None:
+    def _settle(self) -> None:
         """Tell those who wait that the process is gone, and end what its runs have left."""
         for started in self._started.values():
             if not started.done():
                 started.set_exception(RunLost("The model's process ended before the run started."))
         for run in self.runs.values():
-            if not self.fresh and run.pid is not None:
+            if run.pid is not None and not self.has_namespaces:  # else the kernel has ended it
                 _signal_group(run.pid, signal.SIGKILL)
             if not run.exit.done():
-                run.exit.set_result(Exit(code if self.fresh else None))
+                run.exit.set_result(Exit(None))
         self.runs.clear()
 
     def _dispatch(self, message: dict[str, Any]) -> None:
@@ -329,7 +372,7 @@ class Harness:
         elif message["event"] == "lost" and started is not None and not started.done():
             started.set_exception(RunLost(f"No process for the run: {message['reason']}."))
         elif message["event"] == "started" and run_id in self.runs:
-            self.runs[run_id].pid = message["pid"]
+            self.runs[run_id].pid, self.runs[run_id].keeper = message["pid"], message["keeper"]
             if started is not None and not started.done():
                 started.set_result(None)
 

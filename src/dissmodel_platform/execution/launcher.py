@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dissmodel_platform.environments.store import Environment
+from dissmodel_platform.errors import RunLost
 from dissmodel_platform.execution.forkserver import Harness, HarnessRefused, Run
+from dissmodel_platform.sandbox.walls import Walls
 from dissmodel_platform.types import EnvironmentKey
 
 ServerName = tuple[EnvironmentKey, str, str, str]
@@ -22,10 +24,13 @@ class Launcher:
     ----------
     most_servers : int
         Environments kept preloaded; the least recently used idle one is retired beyond that.
+    walls : Walls
+        Those that stand on this machine.
     """
 
-    def __init__(self, most_servers: int) -> None:
+    def __init__(self, most_servers: int, walls: Walls) -> None:
         self._most = most_servers
+        self._walls = walls
         self._servers: OrderedDict[ServerName, Harness] = OrderedDict()
         self._unforkable: set[ServerName] = set()
         self._starting: dict[ServerName, asyncio.Lock] = {}
@@ -50,7 +55,7 @@ class Launcher:
         module : str
             The spec's ``executor_module``, or empty.
         directory : Path
-            The run's own directory.
+            The run's own directory, right below one that holds runs of this environment alone.
         limits : mapping of str to int
             Resource limits by name (``RLIMIT_AS`` in bytes, …).
         fork : bool
@@ -66,7 +71,7 @@ class Launcher:
         name = (environment.key, environment.build, environment.distribution, module)
         if fork and self._most > 0 and name not in self._unforkable:
             with contextlib.suppress(HarnessRefused):
-                server = await self._server(name, environment, module)
+                server = await self._server(name, environment, module, directory.parent)
                 if server is not None:
                     try:
                         await self._retire()
@@ -84,7 +89,7 @@ class Launcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _server(
-        self, name: ServerName, environment: Environment, module: str
+        self, name: ServerName, environment: Environment, module: str, room: Path
     ) -> Harness | None:
         """Return the preloaded process, starting it if need be; ``None`` where it cannot fork."""
         async with self._starting.setdefault(name, asyncio.Lock()):
@@ -93,7 +98,7 @@ class Launcher:
                 await self._servers.pop(name).close()
                 server = None
             if server is None:
-                server = await Harness.start(environment, module, fresh=False)
+                server = await Harness.start(environment, module, room, self._walls, bare=False)
                 if not server.forkable:
                     await server.close()
                     return None
@@ -114,20 +119,25 @@ class Launcher:
     async def _start_fresh(
         self, environment: Environment, module: str, directory: Path, limits: Mapping[str, int]
     ) -> Run:
-        harness = await Harness.start(environment, module, fresh=True)
+        """Run in a process that imports for itself."""
+        room = directory.parent
+        harness = await Harness.start(environment, module, room, self._walls, bare=True)
         try:
             run = await harness.run(directory, limits)
+        except HarnessRefused as error:
+            await harness.close()
+            raise RunLost("a bare interpreter has more than one thread here") from error
         except BaseException:
             await harness.close()
             raise
         self._fresh.add(harness)
-        task = asyncio.create_task(self._close_after(harness))
+        task = asyncio.create_task(self._close_after(run, harness))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return run
 
-    async def _close_after(self, harness: Harness) -> None:
-        """Clean up behind a fresh process once it has ended."""
-        await harness.process.wait()
+    async def _close_after(self, run: Run, harness: Harness) -> None:
+        """Clean up behind a fresh run once it has ended."""
+        await run.exit
         self._fresh.discard(harness)
         await harness.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dissmodel_platform.errors import ExecutionError, ModelFailed, RunLost
+from dissmodel_platform.errors import ExecutionError, ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.forkserver import Exit
 from dissmodel_platform.storable import storable_json
 
@@ -37,7 +37,7 @@ def read_result(directory: Path, exit_: Exit, *, was_stopped: bool) -> RunRecord
     Parameters
     ----------
     directory : Path
-        The run's own directory, with ``result.json``.
+        The run's own directory, with ``result/result.json``.
     exit_ : Exit
         How its process ended.
     was_stopped : bool
@@ -50,7 +50,7 @@ def read_result(directory: Path, exit_: Exit, *, was_stopped: bool) -> RunRecord
     RunLost
         Something else ended the process.
     """
-    result = directory / "result.json"
+    result = directory / "result" / "result.json"
     if not result.is_file() or result.is_symlink():
         raise _ended_without_result(exit_, was_stopped=was_stopped)
     if result.stat().st_size > _LARGEST_RESULT_BYTES:
@@ -59,7 +59,14 @@ def read_result(directory: Path, exit_: Exit, *, was_stopped: bool) -> RunRecord
         content = storable_json(json.loads(result.read_text(encoding="utf-8")))
         if "error" in content:
             # the traceback of a model that raised is in its own standard error already
-            raise ModelFailed(str(content["error"]["message"]))
+            error = content["error"]
+            reason = str(error["message"])
+            if error["kind"] == "import":
+                raise ExecutorModuleMissing(
+                    f"Importing the executors fails: {reason}. Mend the package, or name the "
+                    f"module in `executor_module`."
+                )
+            raise ModelFailed(reason)
         record = RunRecord.model_validate(content["record"])
     except ValidationError as error:
         faults = "; ".join(

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dissmodel_platform.sandbox.bubblewrap import bubblewrap_command
@@ -59,13 +59,10 @@ class Confinement:
         if not sys.platform.startswith("linux"):
             return list(command)
         alone = NAMESPACES in walls.builds
-        readable = list(self._all_readable())
+        readable = list(self.all_readable())
         orders = Orders(
             readable=[str(path) for path in readable],
-            writable=[
-                *map(str, self.writable),
-                *(_OF_THE_NAMESPACES if alone else _DEVICES),
-            ],
+            writable=[*map(str, self.writable), *self.shared_writable(walls.builds)],
             landlock=LANDLOCK in walls.builds,
             proxy=str(self.proxy) if self.proxy else None,
             own_network=alone,
@@ -78,7 +75,33 @@ class Confinement:
         sockets = (*self.sockets, *([self.proxy] if self.proxy else []))
         return [*bubblewrap_command(readable, self.writable, sockets, cwd), *entered]
 
-    def _all_readable(self) -> Iterator[Path]:
+    def server_command(self, walls: Walls, command: Sequence[str], cwd: Path) -> list[str]:
+        """Return the command line of a server of runs, which puts up each run's walls itself.
+
+        Parameters
+        ----------
+        walls : Walls
+            Those that stand here.
+        command : sequence of str
+            Absolute path of the program, and its arguments.
+        cwd : Path
+            Where it works: one of its directories, or below one.
+        """
+        if NAMESPACES in walls.runs:
+            readable = [*self.all_readable()]
+            return [
+                *bubblewrap_command(readable, self.writable, self.sockets, cwd, nests=True),
+                *command,
+            ]
+        return self.command(replace(walls, builds=walls.runs), command, cwd)
+
+    @staticmethod
+    def shared_writable(walls: Sequence[str]) -> list[str]:
+        """Return what every command may change, given the walls that stand."""
+        return list(_OF_THE_NAMESPACES if NAMESPACES in walls else _DEVICES)
+
+    def all_readable(self) -> Iterator[Path]:
+        """Yield all that it may read: the system, this interpreter's own files, what is its own."""
         yield from SYSTEM
         yield from (Path(sys.base_prefix), _ENTER)
         yield from (Path(os.environ[name]) for name in _CERTIFICATES if os.environ.get(name))

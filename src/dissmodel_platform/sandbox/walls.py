@@ -55,6 +55,12 @@ class Walls:
     missing: tuple[str, ...] = ()
 
 
+_OPEN = (
+    "Model runs can read what the worker's user can read and reach the network: run models of "
+    "people you trust only."
+)
+
+
 @functools.cache
 def inspect_walls(policy: Policy = "auto") -> Walls:
     """Try out which walls can be put up here; the answer holds while this process lives.
@@ -64,23 +70,25 @@ def inspect_walls(policy: Policy = "auto") -> Walls:
     policy : {'auto', 'require', 'off'}
         With ``off`` none is put up.
     """
-    runs = (
-        "Model runs are not walled in: they can read what the worker's user can read and reach the "
-        "network. Run models of people you trust only."
-    )
     if policy == "off":
-        return Walls(missing=("No walls around builds: PLATFORM_SANDBOX=off.", runs))
+        return Walls(missing=(f"No walls: PLATFORM_SANDBOX=off. {_OPEN}",))
     why_not = why_no_namespaces(SYSTEM)
+    why_not_nested = why_not or why_no_namespaces(SYSTEM, nested=True)
     abi = landlock_abi()
-    builds = ([] if why_not else [NAMESPACES]) + ([LANDLOCK] if abi else [])
+    inner = (LANDLOCK,) if abi else ()
+    builds = inner if why_not else (NAMESPACES, *inner)
+    runs = inner if why_not_nested else (NAMESPACES, *inner)
     missing = []
     if why_not:
-        missing = [f"No namespaces around builds: {why_not}."]
-    if not abi:
-        missing += [f"No Landlock around builds: {hole}." for hole in missing_rights(abi)]
-    elif why_not:  # else they close what Landlock leaves open
-        missing += [f"Landlock around builds has a hole: {hole}." for hole in missing_rights(abi)]
-    return Walls(tuple(builds), (), (*missing, runs))
+        missing = [f"No namespaces around builds and model runs: {why_not}."]
+    elif why_not_nested:
+        missing = [f"No namespaces around model runs: {why_not_nested}."]
+    if missing or not abi:  # else namespaces close what Landlock leaves open
+        name = "Landlock has a hole" if abi else "No Landlock"
+        missing += [f"{name}: {hole}." for hole in missing_rights(abi)]
+    if not runs:
+        missing.append(_OPEN)
+    return Walls(builds, runs, tuple(missing))
 
 
 def check_policy(policy: Policy, walls: Walls) -> None:

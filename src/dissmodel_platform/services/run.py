@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from uuid import UUID
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.scratch import remove_tree, sweep
 from dissmodel_platform.errors import (
     BuildInterrupted,
     DatabaseError,
@@ -31,6 +31,7 @@ from dissmodel_platform.errors import (
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
+from dissmodel_platform.execution.paths import SERVERS
 from dissmodel_platform.execution.results import RunRecord, read_result
 from dissmodel_platform.execution.staging import (
     SOURCE_FIELD,
@@ -127,7 +128,7 @@ class Runner:
         outcome: dict[str, Any],
     ) -> None:
         parts = self._parts
-        async with self._scratch(experiment) as directory:
+        async with self._scratch(experiment, prepared.environment.key) as directory:
             staged = await self._stage(experiment, directory)
             outcome["inputs"] = [entry.as_json() for entry in staged]
             outcome["source_checksum"] = next(
@@ -151,15 +152,19 @@ class Runner:
         await self._publish(experiment, record, outputs, journal, outcome)
 
     @asynccontextmanager
-    async def _scratch(self, experiment: Experiment) -> AsyncIterator[Path]:
-        """Make the run's own directory and remove it at the end, whatever happened."""
-        root = self._parts.settings.runs_directory
-        directory = root.resolve() / _scratch_name(experiment.id, experiment.attempt)
-        (directory / "outputs").mkdir(parents=True)
+    async def _scratch(self, experiment: Experiment, environment: str) -> AsyncIterator[Path]:
+        """Make the run's own directory and remove it at the end, whatever happened.
+
+        It lies in a room of its environment's runs: that is what a server of runs gets to see.
+        """
+        room = self._parts.settings.runs_directory.resolve() / environment
+        directory = room / _scratch_name(experiment.id, experiment.attempt)
+        for name in ("inputs", "outputs", "result", "home", "tmp"):
+            (directory / name).mkdir(parents=True)
         try:
             yield directory
         finally:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, directory)
 
     async def _stage(self, experiment: Experiment, directory: Path) -> list[StagedInput]:
         staged = []
@@ -272,11 +277,13 @@ class Runner:
 
 async def remove_stale_scratch(database: Database, directory: Path) -> None:
     """Remove what killed workers left of their runs; those in progress, of any worker, stay."""
-    left = await asyncio.to_thread(lambda: [path for path in directory.glob("*") if path.is_dir()])
+    left = await asyncio.to_thread(lambda: list(directory.glob("*/*")))
     running = {_scratch_name(*attempt) for attempt in await running_attempts(database)}
     for path in left:
-        if path.name not in running:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        if path.name == SERVERS:
+            await asyncio.to_thread(sweep, path)
+        elif path.name not in running:
+            await asyncio.to_thread(remove_tree, path)
 
 
 def _scratch_name(experiment_id: str, attempt: int) -> str:

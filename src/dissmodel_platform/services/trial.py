@@ -28,6 +28,7 @@ from dissmodel_platform.registry.publishing import (
 )
 from dissmodel_platform.registry.snapshot import ModelReading, SnapshotChange, in_batches
 from dissmodel_platform.registry.spec import ModelSpec
+from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Prepared, Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts
@@ -160,7 +161,7 @@ async def _services(
     environments = open_environments(settings, packages_directory)
     policy = replace(package_policy(settings), allow_local=allow_local)
     preparer = Preparer(database, environments, store, allow_local=allow_local, policy=policy)
-    launcher = Launcher(1)
+    launcher = Launcher(1, inspect_walls(settings.sandbox))
     parts = RunnerParts(
         database=database,
         queue=queue,

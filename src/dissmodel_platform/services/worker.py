@@ -23,6 +23,7 @@ from dissmodel_platform.experiments.recovery import (
     register_worker,
     send_heartbeat,
 )
+from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.build import Builder
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Preparer, open_environments
@@ -59,7 +60,7 @@ class Worker:
         self._database = database
         self._queue = queue
         self._settings = settings
-        self._launcher = Launcher(settings.fork_servers)
+        self._launcher = Launcher(settings.fork_servers, inspect_walls(settings.sandbox))
         # Counted, since two jobs may point at one experiment for a moment.
         self._active: Counter[str] = Counter()
         self._heartbeat_seconds = min(

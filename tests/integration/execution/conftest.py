@@ -25,6 +25,7 @@ from dissmodel_platform.experiments.queries import get_experiment, list_artifact
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import register_worker
+from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.services.reproduce import reproduce
 from dissmodel_platform.services.run import Runner, RunnerParts
@@ -35,7 +36,7 @@ from dissmodel_platform.storage.objects import ObjectStore, open_object_store
 from dissmodel_platform.storage.uris import input_uri
 from dissmodel_platform.types import Sha256
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0  # the first test that runs anything builds its environment
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +153,14 @@ class Lab:
         """Wait until processes have ended."""
         await self.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
+    def processes(self, experiment: Experiment) -> list[int]:
+        """Find the processes of an experiment's runs; a run knows them by other numbers."""
+        return [
+            int(process.name)
+            for process in Path("/proc").glob("[0-9]*")
+            if _has_to_do_with(process, f"/{experiment.id}-")
+        ]
+
     async def ended(self, experiment: Experiment) -> Experiment:
         """Wait until an experiment has ended, and return it."""
 
@@ -186,6 +195,15 @@ class Lab:
         uri = input_uri(uuid4().hex, name)
         await index_upload(self.database, uri, stored, media_type="text/plain", label="test")
         return str(uri)
+
+
+def _has_to_do_with(process: Path, directory: str) -> bool:
+    """Say whether a process works in a directory, or has it as a mount of its own."""
+    try:
+        mounts = (process / "mountinfo").read_text()
+        return directory in mounts or directory in str((process / "cwd").readlink())
+    except OSError:  # it has ended
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -232,7 +250,7 @@ def lab_store(lab_settings: Settings) -> ObjectStore:
 
 @pytest.fixture(scope="session")
 async def launcher() -> AsyncIterator[Launcher]:
-    launcher = Launcher(4)
+    launcher = Launcher(4, inspect_walls())
     yield launcher
     await launcher.close()
 

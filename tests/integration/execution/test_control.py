@@ -18,7 +18,9 @@ pytestmark = pytest.mark.anyio
 async def test_cancelling_a_run_ends_its_children_and_publishes_nothing(lab: Any) -> None:
     experiment = await lab.submit("spawns")
     running = asyncio.create_task(lab.runner().run(experiment.id))
-    pids = [int(pid) for pid in (await lab.wait_for_line(experiment, "spawned ")).split()]
+    await lab.wait_for_line(experiment, "spawned ")
+    pids = lab.processes(experiment)
+    assert len(pids) == 3
     await cancel_experiment(lab.database, lab.parts.queue, experiment.id)
     await running
     await lab.gone(*pids)
@@ -32,8 +34,7 @@ async def test_cancelling_a_run_ends_its_children_and_publishes_nothing(lab: Any
 async def test_children_that_a_model_leaves_behind_end_with_its_run(lab: Any) -> None:
     experiment = await lab.run("spawns", {"wait": False})
     assert await lab.result(experiment) == "left them"
-    pids = [int(pid) for pid in (await lab.wait_for_line(experiment, "spawned ")).split()]
-    await lab.gone(*pids)
+    await lab.until(lambda: not lab.processes(experiment))
 
 
 async def test_a_pending_experiment_that_is_cancelled_never_runs_and_leaves_no_job(
@@ -55,7 +56,8 @@ async def test_a_call_that_is_cancelled_stops_the_model_and_hands_the_experiment
 ) -> None:
     experiment = await lab.submit("waits")
     running = asyncio.create_task(lab.runner().run(experiment.id))
-    pid = int(await lab.wait_for_line(experiment, "waiting as "))
+    await lab.wait_for_line(experiment, "waiting as ")
+    [pid] = lab.processes(experiment)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -78,7 +80,8 @@ async def test_an_attempt_that_was_given_to_another_worker_is_stopped_and_writes
 ) -> None:
     experiment = await lab.submit("waits")
     running = asyncio.create_task(lab.runner().run(experiment.id))
-    pid = int(await lab.wait_for_line(experiment, "waiting as "))
+    await lab.wait_for_line(experiment, "waiting as ")
+    [pid] = lab.processes(experiment)
     await lab.database.execute(
         "UPDATE experiments SET attempt = 2 WHERE id = %(id)s", id=experiment.id
     )
@@ -91,12 +94,11 @@ async def test_an_attempt_that_was_given_to_another_worker_is_stopped_and_writes
 
 
 async def test_a_start_that_is_cancelled_leaves_no_run_that_nobody_watches(
-    lab: Any, tmp_path: Path
+    lab: Any,
 ) -> None:
     prepared = (await lab.run("draws")).outcome["environment_key"]
     server = next(s for name, s in lab.parts.launcher._servers.items() if name[0] == prepared)
-    directory = tmp_path / "run"
-    (directory / "outputs").mkdir(parents=True)
+    directory = lab.parts.settings.runs_directory / prepared / "a-run"
     starting = asyncio.create_task(server.run(directory, {}))
     while not server.runs:
         await asyncio.sleep(0)
@@ -104,14 +106,14 @@ async def test_a_start_that_is_cancelled_leaves_no_run_that_nobody_watches(
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert server.runs == {}
-    await lab.until(lambda: not children(server))
+    await lab.until(lambda: not children(innermost(server)))
     assert (await lab.run("draws")).outcome["start_mode"] == "fork"
 
 
 async def test_many_runs_leave_the_server_with_the_descriptors_it_had(lab: Any) -> None:
     key = (await lab.run("draws")).outcome["environment_key"]
     server = next(s for name, s in lab.parts.launcher._servers.items() if name[0] == key)
-    descriptors = Path(f"/proc/{server.process.pid}/fd")
+    descriptors = Path(f"/proc/{innermost(server)}/fd")
     ours = Path("/proc/self/fd")
     before = len(list(descriptors.iterdir()))
     ours_before = len(list(ours.iterdir()))
@@ -119,10 +121,18 @@ async def test_many_runs_leave_the_server_with_the_descriptors_it_had(lab: Any) 
         await lab.run("draws")
     assert len(list(descriptors.iterdir())) == before
     assert len(list(ours.iterdir())) <= ours_before + 1  # a pooled connection may be new
-    assert children(server) == []
+    await lab.until(lambda: not children(innermost(server)))
     assert server.runs == {}
 
 
-def children(server: Harness) -> list[str]:
-    pid = server.process.pid
+def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def innermost(server: Harness) -> int:
+    """Find the server itself, behind the processes that made its namespaces."""
+    pid = server.process.pid
+    for _ in range(3 if server.has_namespaces else 0):
+        [child] = children(pid)
+        pid = int(child)
+    return pid

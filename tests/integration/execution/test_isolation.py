@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.run import Runner, RunnerParts
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +28,7 @@ async def test_a_run_sees_none_of_the_platforms_secrets_and_no_descriptor_of_its
 ) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    launcher = Launcher(1 if mode == "fork" else 0)
+    launcher = Launcher(1 if mode == "fork" else 0, inspect_walls())
     experiment = await lab.run(
         "describes", runner=Runner(RunnerParts(**{**vars(lab.parts), "launcher": launcher}))
     )
@@ -36,9 +37,9 @@ async def test_a_run_sees_none_of_the_platforms_secrets_and_no_descriptor_of_its
     seen = json.loads(await lab.result(experiment))
     assert not SECRETS.keys() & seen["environment"].keys()
     assert "secret" not in json.dumps(seen)
-    kinds = [target.partition(":")[0] for target in seen["descriptors"].values()]
+    kinds = list(seen["descriptors"].values())
     assert kinds.count("pipe") == 3
-    assert kinds.count("socket") <= (1 if mode == "fork" else 0), seen["descriptors"]
+    assert set(kinds) <= {"pipe", "device"}, seen["descriptors"]
     assert seen["directory"].endswith("/outputs")
     assert seen["environment"]["HOME"] != "/root"
     assert not any("dissmodel_platform" in entry for entry in seen["path"])

@@ -22,6 +22,7 @@ from dissmodel_platform.execution.forkserver import Harness
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import InputReference, StagedInput
 from dissmodel_platform.registry.spec import parse_spec
+from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.run import Runner, RunnerParts
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +44,12 @@ async def test_a_package_that_starts_threads_at_import_runs_in_a_fresh_process(l
     assert await lab.result(first) != await lab.result(second)
 
 
+async def start(
+    environment: Environment, module: str = "", *, room: Path, bare: bool = False
+) -> Harness:
+    return await Harness.start(environment, module, room, inspect_walls(), bare=bare)
+
+
 async def test_threads_in_a_run_do_not_keep_the_next_one_from_a_fork(lab: Any) -> None:
     for _ in range(2):
         experiment = await lab.run("threads")
@@ -57,11 +64,13 @@ async def test_the_runs_of_one_server_go_on_at_the_same_time(lab: Any) -> None:
     assert asyncio.get_running_loop().time() - begin < 3.5
 
 
-async def test_the_least_recently_used_idle_server_is_retired(environment: Environment) -> None:
-    launcher = Launcher(2)
+async def test_the_least_recently_used_idle_server_is_retired(
+    environment: Environment, tmp_path: Path
+) -> None:
+    launcher = Launcher(2, inspect_walls())
     modules = ["behaviours", "behaviours.growth", "behaviours.writing"]
     for module in modules:
-        server = await launcher._server(_name(environment, module), environment, module)
+        server = await launcher._server(_name(environment, module), environment, module, tmp_path)
         assert server is not None
         await launcher._retire()
         server.users -= 1
@@ -70,12 +79,12 @@ async def test_the_least_recently_used_idle_server_is_retired(environment: Envir
 
 
 async def test_several_tasks_that_retire_at_once_do_not_get_in_one_anothers_way(
-    environment: Environment,
+    environment: Environment, tmp_path: Path
 ) -> None:
-    launcher = Launcher(1)
+    launcher = Launcher(1, inspect_walls())
     modules = [f"behaviours.{name}" for name in ("growth", "writing", "records", "reports")]
     servers = await asyncio.gather(
-        *(launcher._server(_name(environment, m), environment, m) for m in modules)
+        *(launcher._server(_name(environment, m), environment, m, tmp_path) for m in modules)
     )
     for server in servers:
         assert server is not None
@@ -89,13 +98,15 @@ async def test_closing_ends_servers_runs_and_fresh_processes(lab: Any) -> None:
     pids = []
     tasks = []
     for servers in (1, 0):
-        launcher = Launcher(servers)
+        launcher = Launcher(servers, inspect_walls())
         runner = Runner(RunnerParts(**{**vars(lab.parts), "launcher": launcher}))
         experiment = await lab.submit("waits")
         task = asyncio.create_task(runner.run(experiment.id))
-        pids.append(int(await lab.wait_for_line(experiment, "waiting as ")))
+        await lab.wait_for_line(experiment, "waiting as ")
+        pids += lab.processes(experiment)
         await launcher.close()
         tasks.append(task)
+    assert len(pids) == 2
     await asyncio.gather(*tasks)
     await lab.gone(*pids)
 
@@ -103,28 +114,27 @@ async def test_closing_ends_servers_runs_and_fresh_processes(lab: Any) -> None:
 async def test_a_server_that_has_died_takes_no_run(
     environment: Environment, tmp_path: Path
 ) -> None:
-    server = await Harness.start(environment, "", fresh=False)
+    server = await start(environment, room=tmp_path)
     assert server.alive
     os.kill(server.process.pid, signal.SIGKILL)
-    (tmp_path / "outputs").mkdir()
     with pytest.raises(RunLost):
-        await server.run(tmp_path, {})
+        await server.run(tmp_path / "run", {})
     assert not server.alive
     assert server.runs == {}
     await server.close()
 
 
-@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("bare", [False, True])
 async def test_an_environment_is_in_use_while_a_process_of_it_lives(
-    environment: Environment, tmp_path: Path, fresh: bool
+    environment: Environment, tmp_path: Path, bare: bool
 ) -> None:
     used = replace(environment, lease_file=tmp_path / "lease")
-    harness = await Harness.start(used, "", fresh=fresh)
+    harness = await start(used, room=tmp_path / "runs", bare=bare)
     assert is_leased(used.lease_file)
     await harness.close()
     assert not is_leased(used.lease_file)
     with pytest.raises(ExecutorModuleMissing):
-        await Harness.start(used, "no_such_module", fresh=fresh)
+        await start(used, "no_such_module", room=tmp_path / "runs")
     assert not is_leased(used.lease_file)
 
 
@@ -134,7 +144,7 @@ async def test_a_disk_that_refuses_a_start_leaves_no_environment_in_use(
     used = replace(environment, lease_file=tmp_path / "lease")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError):
-        await Harness.start(used, "", fresh=False)
+        await start(used, room=tmp_path / "runs")
     assert not is_leased(used.lease_file)
 
 
@@ -157,25 +167,28 @@ async def test_an_environment_is_in_use_while_inputs_are_fetched(lab: Any, tmp_p
     assert seen == [True]
 
 
-async def test_a_server_ends_when_its_worker_closes_the_channel(environment: Environment) -> None:
-    server = await Harness.start(environment, "", fresh=False)
+async def test_a_server_ends_when_its_worker_closes_the_channel(
+    environment: Environment, tmp_path: Path
+) -> None:
+    server = await start(environment, room=tmp_path)
     server.channel.shutdown(socket.SHUT_WR)
-    assert await server.process.wait() == 0
+    await server.process.wait()
+    assert not server.alive
     await server.close()
 
 
-async def test_an_import_that_ends_the_interpreter_leaves_nothing(environment: Environment) -> None:
+async def test_an_import_that_ends_the_interpreter_leaves_nothing(
+    environment: Environment, tmp_path: Path
+) -> None:
     with pytest.raises(ModelFailed, match="exit code 9"):
-        await Harness.start(environment, "behaviours.ends_at_import", fresh=False)
+        await start(environment, "behaviours.ends_at_import", room=tmp_path)
 
 
 async def test_a_start_that_is_cancelled_ends_the_process(
-    lab: Any, environment: Environment
+    lab: Any, environment: Environment, tmp_path: Path
 ) -> None:
     before = _children()
-    starting = asyncio.create_task(
-        Harness.start(environment, "behaviours.hangs_at_import", fresh=True)
-    )
+    starting = asyncio.create_task(start(environment, "behaviours.hangs_at_import", room=tmp_path))
     await lab.until(lambda: _children() != before)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):

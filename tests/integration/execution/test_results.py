@@ -13,6 +13,7 @@ from dissmodel_platform.environments.packages import request_for
 from dissmodel_platform.environments.store import clean_environment
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.experiments.record import Experiment
+from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.run import Runner, RunnerParts
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -32,7 +33,7 @@ async def test_a_forked_run_a_fresh_run_and_the_command_line_give_the_same_bytes
     lab: Any, grid: str, tmp_path: Path
 ) -> None:
     forked = await lab.run("growth", PARAMETERS, input_dataset=grid)
-    launcher = Launcher(0)
+    launcher = Launcher(0, inspect_walls())
     parts = {**vars(lab.parts), "launcher": launcher}
     fresh = await lab.run(
         "growth", PARAMETERS, input_dataset=grid, runner=Runner(RunnerParts(**parts))
@@ -189,7 +190,7 @@ async def test_forks_do_not_repeat_one_anothers_draws(lab: Any) -> None:
 
 async def test_a_fork_and_a_fresh_process_draw_the_same_with_the_same_seed(lab: Any) -> None:
     forked = await lab.run("draws")
-    launcher = Launcher(0)
+    launcher = Launcher(0, inspect_walls())
     again = await lab.submitter.store(
         forked.submission, submitted_by="a test", priority=forked.priority
     )
@@ -227,7 +228,7 @@ async def test_a_reproduction_draws_the_same_numbers_and_reads_the_same_input(
 async def test_a_reproduction_that_differs_says_which_artifact(
     lab: Any, lab_store: ObjectStore
 ) -> None:
-    original = await lab.run("describes")  # holds its process id
+    original = await lab.run("describes")  # holds the time
     again = await lab.reproduce(original)
     verdict = again.outcome["reproduction"]
     assert verdict["verdict"] == "different"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -112,19 +111,19 @@ async def test_a_worker_says_at_its_start_what_its_disk_costs(
 
 async def test_cancelling_reaches_the_worker(lab: Any, worker: Worker) -> None:
     experiment = await lab.submit("waits")
-    pid = int(await lab.wait_for_line(experiment, "waiting as "))
+    await lab.wait_for_line(experiment, "waiting as ")
+    [pid] = lab.processes(experiment)
     await cancel_experiment(lab.database, lab.parts.queue, experiment.id)
     await lab.gone(pid)
     assert (await lab.get(experiment)).status == "cancelled"
     assert (await lab.ended(await lab.submit("draws"))).status == "completed"
 
 
-async def test_a_worker_that_is_stopped_hands_its_runs_back_at_once(
-    lab: Any, serve: Serve, tmp_path: Path
-) -> None:
+async def test_a_worker_that_is_stopped_hands_its_runs_back_at_once(lab: Any, serve: Serve) -> None:
     async with serve():
-        experiment = await lab.submit("waits", {"once": str(tmp_path / "waited")})
-        pid = int(await lab.wait_for_line(experiment, "waiting as "))
+        experiment = await lab.submit("waits", {"seconds": 3})
+        await lab.wait_for_line(experiment, "waiting as ")
+        [pid] = lab.processes(experiment)
     assert not Path(f"/proc/{pid}").exists()
     handed_back = await lab.get(experiment)
     assert (handed_back.status, handed_back.worker) == ("pending", None)
@@ -182,7 +181,6 @@ async def test_the_run_of_a_killed_worker_ends_with_it_and_is_taken_by_another(
             "PLATFORM_HOME": str(lab_settings.home),
             "PLATFORM_ALLOW_LOCAL_PACKAGES": "true",
             "PLATFORM_WORKER_TIMEOUT_SECONDS": "2",
-            "PLATFORM_SANDBOX": "off",
             "DATABASE_URL": database_url,
             "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
         },
@@ -192,15 +190,16 @@ async def test_the_run_of_a_killed_worker_ends_with_it_and_is_taken_by_another(
     )
     try:
         experiment = await lab.submit("spawns")
-        pids = (await lab.wait_for_line(experiment, "spawned ")).split()
-        scratch = lab_settings.runs_directory / f"{experiment.id}-1"
-        assert scratch.is_dir()
+        await lab.wait_for_line(experiment, "spawned ")
+        pids = lab.processes(experiment)
+        assert len(pids) == 3
+        [scratch] = lab_settings.runs_directory.glob(f"*/{experiment.id}-1")
     finally:
         killed.kill()
         killed.wait()
-    await lab.gone(pids[0])
+    await lab.gone(*pids)
     async with serve() as (worker, _):
-        pids += (await lab.wait_for_line(experiment, "spawned ", attempt=2)).split()
+        await lab.wait_for_line(experiment, "spawned ", attempt=2)
         now = await lab.get(experiment)
         assert (now.status, now.attempt, now.worker) == ("running", 2, str(worker.id))
         told = [line.text for line in await lab.log(experiment) if line.stream == "platform"]
@@ -210,23 +209,20 @@ async def test_the_run_of_a_killed_worker_ends_with_it_and_is_taken_by_another(
         await cancel_experiment(lab.database, lab.parts.queue, experiment.id)
     async with serve():
         await lab.until(lambda: not scratch.exists())
-    for pid in pids[1:3]:  # what the killed worker's run had started outlives it
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    await lab.gone(*pids)
+    assert lab.processes(experiment) == []
 
 
 async def test_what_nobody_runs_any_more_is_cleared_away_when_a_worker_starts(
     lab: Any, serve: Serve, lab_settings: Settings
 ) -> None:
-    stale = lab_settings.runs_directory / f"{uuid4().hex}-1"
+    stale = lab_settings.runs_directory / "environment" / f"{uuid4().hex}-1"
     (stale / "outputs").mkdir(parents=True)
     experiment = await lab.submit("waits")
     running = asyncio.create_task(lab.runner().run(experiment.id))
     await lab.wait_for_line(experiment, "waiting as ")
     async with serve():
         await lab.until(lambda: not stale.exists())
-        assert (lab_settings.runs_directory / f"{experiment.id}-1").is_dir()
+        assert list(lab_settings.runs_directory.glob(f"*/{experiment.id}-1"))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -185,11 +185,12 @@ def test_the_generators_are_seeded_alike() -> None:
 def test_a_request_that_cannot_be_read_is_an_error_and_no_crash(
     tmp_path: Path, events: Any, request_: str
 ) -> None:
+    (tmp_path / "result").mkdir()
     (tmp_path / "request.json").write_text(request_)
     assert run_experiment(tmp_path, events[0]) == 1
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = json.loads((tmp_path / "result" / "result.json").read_text())
     assert result["error"]["kind"] == "raised"
-    assert not (tmp_path / "result.json.part").exists()
+    assert not (tmp_path / "result" / "result.json.part").exists()
 
 
 def test_threads_are_counted_those_of_python_included() -> None:

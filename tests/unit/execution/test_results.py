@@ -30,7 +30,8 @@ RECORD = {
 
 def write(directory: Path, content: Any) -> None:
     text = content if isinstance(content, str) else json.dumps(content)
-    (directory / "result.json").write_text(text)
+    (directory / "result").mkdir(exist_ok=True)
+    (directory / "result" / "result.json").write_text(text)
 
 
 def read(directory: Path, code: int | None = 0, *, was_stopped: bool = False) -> RunRecord:
@@ -118,13 +119,15 @@ def test_no_result_raises_anything_but_an_error_of_ours(
 
 def test_a_link_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.json").write_text(json.dumps({"record": RECORD}))
-    (tmp_path / "result.json").symlink_to("elsewhere.json")
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "result.json").symlink_to("elsewhere.json")
     with pytest.raises(ModelFailed):
         read(tmp_path)
 
 
 def test_a_result_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "result.json").open("wb") as file:
+    (tmp_path / "result").mkdir()
+    with (tmp_path / "result" / "result.json").open("wb") as file:
         file.truncate(65 * 1024**2)
     with pytest.raises(ModelFailed, match="too large"):
         read(tmp_path)

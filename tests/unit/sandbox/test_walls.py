@@ -110,12 +110,14 @@ def test_an_old_landlock_says_what_it_leaves_open() -> None:
 @pytest.mark.parametrize("why_not", ["", "bwrap is not on the PATH"])
 @pytest.mark.parametrize("abi", [0, 7])
 def test_each_wall_that_does_not_stand_is_told(monkeypatch, why_not: str, abi: int) -> None:
-    monkeypatch.setattr(module, "why_no_namespaces", lambda _: why_not)
+    monkeypatch.setattr(module, "why_no_namespaces", lambda _, **__: why_not)
     monkeypatch.setattr(module, "landlock_abi", lambda: abi)
     walls = inspect_walls.__wrapped__("auto")
     told = " ".join(walls.missing)
     assert ("namespaces" in walls.builds) is ("No namespaces around builds" not in told)
-    assert ("landlock" in walls.builds) is ("No Landlock around builds" not in told)
+    assert ("landlock" in walls.builds) is ("No Landlock" not in told)
+    assert walls.runs == walls.builds
+    assert ("Model runs can read" in told) is (not walls.runs)
     assert ("has a hole" in told) is bool(why_not and abi)
 
 

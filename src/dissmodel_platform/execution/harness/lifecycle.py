@@ -11,10 +11,10 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .events import EventWriter
-from .inspection import installed_version
+from .inspection import import_executors, installed_version
 from .interception import RunStore, intercept
 from .progress import ProgressSampler
 
@@ -23,6 +23,10 @@ PHASES = ("validate", "load", "run", "save")
 
 class UnusableExecutor(Exception):
     """The spec's class cannot be run; the message says why and what to do."""
+
+
+class BrokenImport(Exception):
+    """The executors cannot be imported; the cause is what the import raised."""
 
 
 class Phases:
@@ -62,11 +66,35 @@ class Phases:
         return saved
 
 
-def run_experiment(directory: Path, events: EventWriter) -> int:
+class Package(NamedTuple):
+    """Where a spec's executor is.
+
+    Attributes
+    ----------
+    distribution : str
+        Name of the model's own distribution.
+    module : str
+        The spec's ``executor_module``, or empty.
+    """
+
+    distribution: str
+    module: str
+
+
+def run_experiment(directory: Path, events: EventWriter, package: Package | None = None) -> int:
     """Run the experiment described by ``directory/request.json``.
 
-    After this, ``directory/result.json`` holds either ``record`` (the library's record as JSON) or
-    ``error`` (``kind``, ``type``, ``message``, ``traceback``, ``phase``).
+    After this, ``directory/result/result.json`` holds either ``record`` (the library's record as
+    JSON) or ``error`` (``kind``, ``type``, ``message``, ``traceback``, ``phase``).
+
+    Parameters
+    ----------
+    directory : Path
+        The run's own directory.
+    events : EventWriter
+        Is told the phases and the simulated time.
+    package : Package, optional
+        What has to be imported first.
 
     Returns
     -------
@@ -75,10 +103,15 @@ def run_experiment(directory: Path, events: EventWriter) -> int:
     """
     result: dict[str, Any]
     try:
+        if package is not None:
+            _import(package)
         request = json.loads((directory / "request.json").read_text())
         result = {"record": _run(request, directory, events)}
     except UnusableExecutor as error:
         result = {"error": _describe(error, kind="unusable")}
+    except BrokenImport as error:
+        traceback.print_exception(error.__cause__)
+        result = {"error": _describe(error, kind="import")}
     except SystemExit as error:
         traceback.print_exc()
         text = f"The model called sys.exit({error.code!r}); a model must raise instead."
@@ -88,10 +121,17 @@ def run_experiment(directory: Path, events: EventWriter) -> int:
         result = {"error": _describe(error, kind="raised")}
     sys.stdout.flush()
     sys.stderr.flush()
-    unfinished = directory / "result.json.part"
+    unfinished = directory / "result" / "result.json.part"
     unfinished.write_text(json.dumps(result))
-    unfinished.rename(directory / "result.json")
+    unfinished.rename(unfinished.with_suffix(""))
     return 1 if "error" in result else 0
+
+
+def _import(package: Package) -> None:
+    try:
+        import_executors(*package)
+    except BaseException as error:
+        raise BrokenImport(f"{type(error).__name__}: {error}") from error
 
 
 def _run(request: dict[str, Any], directory: Path, events: EventWriter) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .inspection import ImportReport, contract_faults, import_executors, prepare_caches
-from .server import Server
+from .lifecycle import Package
+from .server import Server, die_with
+from .walls import RunWalls
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,7 +26,8 @@ def main(arguments: Sequence[str]) -> None:
     serve = commands.add_parser("serve")
     serve.add_argument("--socket-fd", type=int, required=True)
     serve.add_argument("--parent", type=int, required=True)
-    serve.add_argument("--fresh", action="store_true", help="run one experiment in this process")
+    serve.add_argument("--walls", type=json.loads, required=True, help="`RunWalls` as JSON")
+    serve.add_argument("--bare", action="store_true", help="let each run import for itself")
     for command in (check, serve):
         command.add_argument("--distribution", default="")
         command.add_argument("--module", default="")
@@ -32,10 +35,12 @@ def main(arguments: Sequence[str]) -> None:
     if options.command == "check":
         _check(options.distribution, options.module, Path(options.report))
     else:
-        channel = socket.socket(fileno=options.socket_fd)
-        Server(channel, parent_pid=options.parent, fresh=options.fresh).serve(
-            options.distribution, options.module
-        )
+        walls = RunWalls(**options.walls)
+        walls.enter_nest()
+        if not walls.namespaces:  # else bubblewrap ends with the worker, and this with it
+            die_with(options.parent)
+        package = Package(options.distribution, options.module)
+        Server(socket.socket(fileno=options.socket_fd), package, walls, bare=options.bare).serve()
 
 
 def _check(distribution: str, module: str, report: Path) -> None:

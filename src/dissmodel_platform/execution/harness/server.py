@@ -1,4 +1,4 @@
-"""The fork server: imports a model's package once and forks one child per run.
+"""The server of runs: imports a model's package once and forks one child per run.
 
 Messages are JSON objects, one a line, on a stream socket. The worker sends ``run`` (with the three
 descriptors for standard output, standard error and events) and ``signal``; the server answers
@@ -6,7 +6,7 @@ descriptors for standard output, standard error and events) and ``signal``; the 
 ``exited``.
 
 A fork is safe only while the parent has one thread, so the server imports and nothing else, and
-counts its threads before each fork.
+counts its threads before each fork. A bare server imports nothing: its runs do, each for itself.
 """
 
 from __future__ import annotations
@@ -22,86 +22,100 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .events import EventWriter
 from .inspection import ImportReport, import_executors
-from .lifecycle import run_experiment
+from .lifecycle import Package, run_experiment
+from .walls import RunWalls
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MESSAGE_BYTES = 65_536
 _DESCRIPTORS = 3
 
 
+@dataclass(frozen=True)
+class _Child:
+    """The process of a run, and the namespace that ends with it."""
+
+    pid: int
+    namespace: Any
+
+    def signal(self, signum: int) -> None:
+        """Signal its process group; SIGKILL ends all that it has started, in whichever group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signum)
+        if signum == signal.SIGKILL and self.namespace is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.namespace.keeper, signal.SIGKILL)
+
+    def clear(self) -> None:
+        """End what it has left behind."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.namespace is not None:
+            self.namespace.end()
+
+
 class Server:
-    """One preloaded process.
+    """One process that makes runs.
 
     Parameters
     ----------
     channel : socket.socket
         Stream socket to the worker.
-    parent_pid : int
-        The worker; this process ends with it.
-    fresh : bool
-        Run one experiment in this process instead of forking.
+    package : Package
+        What its runs run.
+    walls : RunWalls
+        What stands around them.
+    bare : bool
+        Leave the import to each run.
     """
 
-    def __init__(self, channel: socket.socket, *, parent_pid: int, fresh: bool) -> None:
+    def __init__(
+        self, channel: socket.socket, package: Package, walls: RunWalls, *, bare: bool
+    ) -> None:
         self._channel = channel
-        self._fresh = fresh
-        self._runs: dict[str, int] = {}
+        self._package = package
+        self._walls = walls
+        self._bare = bare
+        self._runs: dict[str, _Child] = {}
         self._received = b""
         self._descriptors: list[int] = []
-        self._children: socket.socket | None = None
         self._pid = os.getpid()
-        die_with(parent_pid)
 
-    def serve(self, distribution: str, module: str) -> None:
+    def serve(self) -> None:
         """Import the executors, then answer requests until the worker closes the channel."""
+        report = ImportReport()
         try:
-            report = import_executors(distribution, module)
+            if not self._bare:
+                report = import_executors(*self._package)
         except BaseException as error:
             traceback.print_exc()
             self._send("broken", **ImportReport.failed(error).as_json())
             return
-        self._send("ready", threads=thread_count(), **report.as_json())
-        if self._fresh:
-            self._serve_once()
-        else:
-            self._serve_forks()
-
-    def _serve_once(self) -> None:
-        """Wait for the one run of this process and become it."""
-        while True:
-            for message in self._receive():
-                if message["op"] == "run":
-                    descriptors = self._take_descriptors()
-                    self._send("started", run=message["run"], pid=os.getpid())
-                    self._become_run(message, descriptors)
-
-    def _serve_forks(self) -> None:
-        woken, wakes = socket.socketpair()
-        woken.setblocking(False)
-        wakes.setblocking(False)
-        self._children = woken
+        self._woken, self._wakes = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wakes.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel, selectors.EVENT_READ, self._answer)
-            selector.register(woken, selectors.EVENT_READ, self._reap)
-            while True:
-                for key, _ in selector.select():
-                    handler: Callable[[], None] = key.data
-                    handler()
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._channel, selectors.EVENT_READ, self._answer)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._reap)
+        self._send("ready", threads=thread_count(), **report.as_json())
+        while True:
+            for key, _ in self._selector.select():
+                handler: Callable[[], None] = key.data
+                handler()
 
     def _answer(self) -> None:
         for message in self._receive():
             if message["op"] == "run":
                 self._fork(message, self._take_descriptors())
             elif message["op"] == "signal" and message["run"] in self._runs:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._runs[message["run"]], message["signal"])
+                self._runs[message["run"]].signal(message["signal"])
 
     def _fork(self, message: dict[str, Any], descriptors: list[int]) -> None:
         threads = thread_count()
@@ -112,42 +126,46 @@ class Server:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            pid = os.fork()
+            with self._walls.new_namespace() as namespace:
+                pid = os.fork()
+                if pid == 0:
+                    if namespace is not None:
+                        namespace.leave()
+                    self._become_run(message, descriptors)
         except OSError as error:
             _close(descriptors)
             self._send("lost", run=message["run"], reason=str(error))
             return
-        if pid == 0:
-            self._become_run(message, descriptors)
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)  # also done by the child: whoever is first
-        self._runs[message["run"]] = pid
+        self._runs[message["run"]] = _Child(pid, namespace)
         _close(descriptors)
-        self._send("started", run=message["run"], pid=pid)
+        keeper = None if namespace is None else namespace.keeper
+        self._send("started", run=message["run"], pid=pid, keeper=keeper)
 
     def _become_run(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Turn this process into the run; never returns."""
         code = 70  # EX_SOFTWARE: the harness itself broke
         try:
-            if not self._fresh:
-                die_with(self._pid, signal.SIGKILL)
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                os.setpgid(0, 0)
-                assert self._children is not None
-                self._children.close()
-            self._channel.close()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setpgid(0, 0)
+            if not self._walls.namespaces:  # else the kernel ends all of them with the server
+                die_with(self._pid)
+            self._leave_server()
             stdout, stderr, events = descriptors
             os.dup2(stdout, 1)
             os.dup2(stderr, 2)
             _close([stdout, stderr])
             for stream in (sys.stdout, sys.stderr):
                 stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            directory = Path(message["directory"])
+            self._walls.close_in(directory, message["limits"])
             for name, value in message["limits"].items():
                 limit_resource(name, value)
-            directory = Path(message["directory"])
             os.chdir(directory / "outputs")
-            code = run_experiment(directory, EventWriter(events))
+            package = self._package if self._bare else None
+            code = run_experiment(directory, EventWriter(events), package)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -156,15 +174,20 @@ class Server:
                 sys.stderr.flush()
             os._exit(code)
 
+    def _leave_server(self) -> None:
+        """Close what is the server's: its channel, its wake-up call, what came for other runs."""
+        self._selector.close()
+        for connection in (self._channel, self._woken, self._wakes):
+            connection.close()
+        _close(self._descriptors)
+
     def _reap(self) -> None:
-        assert self._children is not None
         with contextlib.suppress(BlockingIOError):
-            self._children.recv(4096)
-        for run, pid in list(self._runs.items()):
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            self._woken.recv(4096)
+        for run, child in list(self._runs.items()):
+            ended, status, usage = os.wait4(child.pid, os.WNOHANG)
             if ended:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
+                child.clear()
                 del self._runs[run]
                 self._send(
                     "exited",
@@ -179,9 +202,8 @@ class Server:
         data, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_BYTES, _DESCRIPTORS * 8)
         self._descriptors += descriptors
         if not data:
-            for pid in self._runs.values():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
+            for child in self._runs.values():
+                child.signal(signal.SIGKILL)
             os._exit(0)
         *lines, self._received = (self._received + data).split(b"\n")
         return [json.loads(line) for line in lines]

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from dissmodel.executor import ExperimentRecord
@@ -55,10 +54,7 @@ class Ends(TextExecutor):
 
 
 class Waits(TextExecutor):
-    """Says its process id, then waits `seconds`, deaf to SIGTERM where `deaf` is set.
-
-    Where `once` names a file, only the run that makes this file waits.
-    """
+    """Says its process id, then waits `seconds`, deaf to SIGTERM where `deaf` is set."""
 
     name = "waits"
 
@@ -66,12 +62,6 @@ class Waits(TextExecutor):
         if record.parameters.get("deaf"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("waiting as", os.getpid())
-        once = record.parameters.get("once")
-        if once:
-            try:
-                Path(once).touch(exist_ok=False)
-            except FileExistsError:
-                return "not waiting again"
         time.sleep(record.parameters.get("seconds", 600))
         return "waited"
 

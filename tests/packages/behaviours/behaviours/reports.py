@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import random
+import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import numpy as np
 from dissmodel.executor import ExperimentRecord
 
 from behaviours.base import TextExecutor
+
+_KINDS = {
+    stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFREG: "file", stat.S_IFCHR: "device",
+}  # fmt: skip
 
 
 class Prints(TextExecutor):
@@ -56,10 +62,11 @@ class Describes(TextExecutor):
 
     def run(self, data: Any, record: ExperimentRecord) -> str:
         descriptors = {}
-        for entry in Path("/proc/self/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # the directory's own
-                descriptors[entry.name] = str(entry.readlink())
+        for number in range(1024):
+            with contextlib.suppress(OSError):
+                descriptors[number] = _KINDS.get(stat.S_IFMT(os.fstat(number).st_mode), "other")
         seen = {
+            "now": time.time_ns(),
             "environment": dict(os.environ),
             "descriptors": descriptors,
             "directory": str(Path.cwd()),
@@ -98,6 +105,9 @@ class SpoilsInput(TextExecutor):
     def run(self, data: Any, record: ExperimentRecord) -> str:
         path = Path(record.source.uri)
         before = path.read_text()
-        path.chmod(0o644)
-        path.write_text("spoilt")
-        return before
+        try:
+            path.chmod(0o644)
+            path.write_text("spoilt")
+        except OSError as error:
+            return json.dumps({"before": before, "refused": error.errno})
+        return json.dumps({"before": before})

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
+import time
 from typing import Any
 
 from dissmodel.executor import ExperimentRecord
 
 from behaviours.base import TextExecutor
 
+IMPORTED = time.time_ns()
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 class ThreadsAtImport(TextExecutor):
-    """Says in which process it ran."""
+    """Says when its module was imported."""
 
     name = "threads-at-import"
 
     def run(self, data: Any, record: ExperimentRecord) -> str:
-        return str(os.getpid())
+        return str(IMPORTED)
