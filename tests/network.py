@@ -74,9 +74,10 @@ class Cut:
         self._tasks.add(task)
         place = conninfo_to_dict(self._target)
         path = f"{place['host']}/.s.PGSQL.{place.get('port', 5432)}"
-        try:
+        # a handler of asyncio's server must not end as cancelled
+        with contextlib.suppress(OSError, asyncio.CancelledError), contextlib.closing(writer):
             theirs, ours = await asyncio.open_unix_connection(path)
-            with contextlib.closing(writer), contextlib.closing(ours):
+            with contextlib.closing(ours):
                 there = asyncio.create_task(self._forward(reader, ours))
                 back = asyncio.create_task(self._forward(theirs, writer))
                 try:
@@ -84,8 +85,7 @@ class Cut:
                 finally:
                     there.cancel()
                     back.cancel()
-        finally:
-            self._tasks.discard(task)
+        self._tasks.discard(task)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

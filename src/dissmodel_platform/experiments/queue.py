@@ -48,19 +48,9 @@ async def open_queue(database: Database) -> App:
 
 
 async def enqueue_run(
-    app: App,
-    connection: Connection,
-    experiment_id: str,
-    priority: Priority,
-    *,
-    delay_seconds: int = 0,
+    app: App, connection: Connection, experiment_id: str, priority: Priority
 ) -> int:
     """Insert the job of an experiment on the connection that inserts its row.
-
-    Parameters
-    ----------
-    delay_seconds : int
-        How long no worker takes it.
 
     Returns
     -------
@@ -77,7 +67,6 @@ async def enqueue_run(
         queue=RUNS,
         priority=priority.rank,
         connection=connection,
-        schedule_in={"seconds": delay_seconds} if delay_seconds else None,
         allow_unknown=True,
     )
     with translated("take a run"):
@@ -160,7 +149,7 @@ async def enqueue_relock(app: App, connection: Connection, relock: UUID) -> int:
 
 
 async def cancel_run(app: App, job: int) -> None:
-    """Drop the job of a cancelled experiment, or have the worker that runs it abort it.
+    """Drop the job of a cancelled experiment, if no worker has taken it yet.
 
     Raises
     ------
@@ -168,4 +157,4 @@ async def cancel_run(app: App, job: int) -> None:
         PostgreSQL broke off.
     """
     with translated("drop a run"):
-        await app.job_manager.cancel_job_by_id_async(job, abort=True, delete_job=True)
+        await app.job_manager.cancel_job_by_id_async(job, delete_job=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,13 @@ from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.services.reproduce import reproduce
 from dissmodel_platform.services.run import Runner, RunnerParts
 from dissmodel_platform.services.submit import RunRequest, Submitter
+from dissmodel_platform.services.worker import Worker
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.index import index_upload
 from dissmodel_platform.storage.objects import ObjectStore, open_object_store
 from dissmodel_platform.storage.uris import input_uri
 from dissmodel_platform.types import Sha256
+from tests.processes import is_running
 
 PATIENCE_SECONDS = 60.0
 
@@ -152,6 +158,10 @@ class Lab:
         """Wait until processes have ended."""
         await self.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
+    async def gone_or_zombie(self, pid: int) -> None:
+        """Wait until a process has ended, whether or not its parent has taken notice."""
+        await self.until(lambda: not is_running(pid))
+
     async def ended(self, experiment: Experiment) -> Experiment:
         """Wait until an experiment has ended, and return it."""
 
@@ -204,6 +214,7 @@ def lab_settings(lab_home: Path) -> Settings:
         input_directories=(lab_home / "shared",),
         cancel_grace_seconds=0.5,
         worker_timeout_seconds=2.0,
+        stop_grace_seconds=0.0,
         build_timeout_seconds=600.0,
     )
 
@@ -252,17 +263,108 @@ async def lab(
     )
 
 
+OpenLab = Callable[[Database], Awaitable[Lab]]
+
+
 @pytest.fixture
-async def empty_lab(
-    database: Database,
+def open_lab(
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
     environments: EnvironmentStore,
     repositories: Any,
-) -> Lab:
+) -> OpenLab:
+    """Open labs on databases of a test's own."""
+
+    async def open_lab(database: Database) -> Lab:
+        return await _open_lab(
+            database, lab_store, lab_settings, launcher, environments, repositories
+        )
+
+    return open_lab
+
+
+@pytest.fixture
+async def empty_lab(database: Database, open_lab: OpenLab) -> Lab:
     """Open a lab with a database of its own, for tests whose workers take whatever is there."""
-    return await _open_lab(database, lab_store, lab_settings, launcher, environments, repositories)
+    return await open_lab(database)
+
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Worker, asyncio.Task[None]]]]
+
+
+@pytest.fixture
+def serve(database_url: str, lab_store: ObjectStore, lab_settings: Settings) -> Serve:
+    """Let a worker with connections of its own serve while a block runs."""
+
+    @asynccontextmanager
+    async def serve(
+        url: str = database_url, **settings: Any
+    ) -> AsyncIterator[tuple[Worker, asyncio.Task[None]]]:
+        changed = lab_settings.model_copy(update=settings)
+        database = Database(url, transaction_seconds=changed.worker_timeout_seconds)
+        database.pool.timeout = 1.0
+        await database.open()
+        worker = Worker(database, await open_queue(database), lab_store, changed)
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.serve(stop))
+        try:
+            yield worker, task
+        finally:
+            stop.set()
+            try:
+                await task
+            finally:
+                await database.close()
+
+    return serve
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """The role ``worker`` as a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+
+@pytest.fixture
+def start_worker(
+    database_url: str, lab_settings: Settings, tmp_path: Path
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start real worker processes; whatever is left of them at the end is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**variables: str) -> WorkerProcess:
+        log = tmp_path / f"worker-{len(started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dissmodel_platform", "worker"],
+                env={
+                    **os.environ,
+                    "PLATFORM_HOME": str(lab_settings.home),
+                    "PLATFORM_ALLOW_LOCAL_PACKAGES": "true",
+                    "PLATFORM_WORKER_TIMEOUT_SECONDS": "2",
+                    "PLATFORM_CANCEL_GRACE_SECONDS": "0.5",
+                    "PLATFORM_SANDBOX": "off",
+                    "DATABASE_URL": database_url,
+                    "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
+                    **variables,
+                },
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        started.append(process)
+        return WorkerProcess(process, log)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 async def _open_lab(

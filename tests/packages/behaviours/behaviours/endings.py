@@ -15,12 +15,15 @@ from behaviours.base import TextExecutor
 
 
 class Raises(TextExecutor):
-    """Raises in the phase that `phase` names."""
+    """Raises in the phase that `phase` names; where `after` names a file, when there is one."""
 
     name = "raises"
 
     def _fail(self, phase: str, record: ExperimentRecord) -> None:
         if record.parameters.get("phase", "run") == phase:
+            after = record.parameters.get("after")
+            while after and not Path(after).exists():
+                time.sleep(0.02)
             raise ValueError("the elevation of cell 7 is missing")
 
     def validate(self, record: ExperimentRecord) -> None:
@@ -74,6 +77,20 @@ class Waits(TextExecutor):
                 return "not waiting again"
         time.sleep(record.parameters.get("seconds", 600))
         return "waited"
+
+
+class Counts(TextExecutor):
+    """Prints a number every twentieth of a second until there is the file that `until` names."""
+
+    name = "counts"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        count = 0
+        while not Path(record.parameters["until"]).exists():
+            print("count", count)
+            count += 1
+            time.sleep(0.05)
+        return str(count)
 
 
 class Hoards(TextExecutor):
