@@ -20,8 +20,14 @@ RUN_TASK = "run_experiment"
 BUILD_TASK = "prepare_models"
 MODEL_BUILD_TASK = "prepare_model"
 RELOCK_TASK = "relock_model"
+WATCH_TASK = "watch"
 
 _BATCH = 500
+
+# The queue's loop looks after its listener and its heartbeats until one of its side tasks has
+# ended, and the one that defers periodic tasks ends at once where there are none. A loop that is
+# not looked after goes on, deaf to new jobs, once the database has been away for a moment.
+_ONCE_A_YEAR = "0 0 1 1 *"
 
 
 @contextmanager
@@ -33,6 +39,10 @@ def translated(doing: str) -> Iterator[None]:
         raise DatabaseError(f"The queue cannot {doing}: {error}") from error
 
 
+async def _nothing(timestamp: int) -> None:
+    """Do nothing, once a year."""
+
+
 async def open_queue(database: Database) -> App:
     """Open the queue on the process's own pool.
 
@@ -42,6 +52,7 @@ async def open_queue(database: Database) -> App:
         PostgreSQL broke off.
     """
     app = App(connector=PsycopgConnector())
+    app.periodic(cron=_ONCE_A_YEAR)(app.task(name=WATCH_TASK, queue=RUNS)(_nothing))
     with translated("be opened"):
         await app.open_async(database.pool)
     return app
