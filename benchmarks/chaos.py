@@ -260,11 +260,12 @@ class Monkey:
             return None
         pid = self._dice.choice(pids)
         os.kill(pid, signal.SIGSTOP)
+        self.broken["workers stopped for a while"] += 1
         try:
             await asyncio.sleep(self._dice.uniform(0.2, 1.7 * _WORKER_TIMEOUT_SECONDS))
         finally:
             os.kill(pid, signal.SIGCONT)
-        return "workers stopped for a while"
+        return None
 
     async def _terminate_sessions(self) -> str | None:
         share = self._dice.choice([0.2, 1.0])
