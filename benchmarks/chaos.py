@@ -31,6 +31,7 @@ from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import DatabaseError
 from dissmodel_platform.experiments.queue import open_queue
+from dissmodel_platform.processes import SUPERVISOR_VARIABLE
 from dissmodel_platform.services.submit import RunRequest, Submitter
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore, open_object_store
@@ -144,6 +145,7 @@ class Workers:
             "PLATFORM_STOP_GRACE_SECONDS": "5",
             "PLATFORM_LOG_LEVEL": "WARNING",
             "DATABASE_URL": url,
+            SUPERVISOR_VARIABLE: str(os.getpid()),
             "TMPDIR": str(home.parent),
         }
         self._processes: list[subprocess.Popen[bytes]] = []

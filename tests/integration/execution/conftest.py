@@ -29,6 +29,7 @@ from dissmodel_platform.experiments.queries import get_experiment, list_artifact
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import register_worker
+from dissmodel_platform.processes import SUPERVISOR_VARIABLE
 from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.services.reproduce import reproduce
 from dissmodel_platform.services.run import Runner, RunnerParts
@@ -351,6 +352,7 @@ def start_worker(
                     "PLATFORM_CANCEL_GRACE_SECONDS": "0.5",
                     "PLATFORM_SANDBOX": "off",
                     "DATABASE_URL": database_url,
+                    SUPERVISOR_VARIABLE: str(os.getpid()),  # it ends with a test that is killed
                     "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
                     **variables,
                 },
