@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint bench lock clean
+.PHONY: help install demo serve test lint bench chaos lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: $(VENV)/.developing  ## ruff, mypy --strict, import-linter
 
 bench: install  ## measure: figure, budget, yardstick in the same run
 	@$(BIN)/python -m benchmarks
+
+chaos: install  ## kill workers and runs at random under 300 experiments, and count
+	@$(BIN)/python -m benchmarks.chaos
 
 lock: $(VENV)/.developing  ## resolve the dependencies again into requirements*.lock
 	@cd $(CURDIR) && sh scripts/lock.sh $(BIN)/uv

@@ -118,8 +118,12 @@ class Settings(BaseSettings):
     worker_slots: int = Field(default=1, ge=1)
     """Experiments that one worker process runs at the same time."""
 
-    worker_timeout_seconds: Annotated[float, _between(1, 86_400)] = 30.0
+    worker_timeout_seconds: Annotated[float, _between(1, 86_400)] = 20.0
     """Seconds without a heartbeat after which a worker is taken for dead."""
+
+    stop_grace_seconds: Annotated[float, _between(0, 86_400)] = 10.0
+    """Seconds that a worker which is asked to stop gives its runs to finish, before it hands the
+    rest back."""
 
     run_timeout_seconds: Annotated[float, _between(1, _YEAR_SECONDS)] = 86_400.0
     """Wall-clock limit of one run, in seconds."""

@@ -26,7 +26,7 @@ from dissmodel_platform.processes import SUPERVISOR_VARIABLE
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.25
-_HURRY_SECONDS = 1.0  # what a second request to stop leaves of the grace
+_HURRY_SECONDS = 3.0  # what a second request to stop leaves of the grace
 _REAP_SECONDS = 10.0  # how long SIGKILL may take: a process can be stuck in the kernel
 
 
@@ -110,7 +110,8 @@ class Supervisor:
     def run(self) -> int:
         """Run the roles until TERM, INT or HUP arrives; to be called from the main thread.
 
-        A second signal leaves the roles at most one more second. When this returns or raises,
+        A second signal is passed on to the roles, which then wait for nothing, and leaves them at
+        most a few more seconds. When this returns or raises,
         every role has been reaped, what was left of its process group has been killed, and the
         signal handlers are the former ones. A process that left its role's group is the role's to
         end.
@@ -196,18 +197,23 @@ class Supervisor:
         requests = signals.stop_requests
         deadline = time.monotonic() + self._stop_grace_seconds
         self._reap(logging.INFO)
-        for slot in reversed(self._slots):
-            if slot.process is not None:
-                os.kill(slot.process.pid, signal.SIGTERM)
+        self._ask_to_end()
         while any(slot.process for slot in self._slots):
             now = time.monotonic()
             if signals.stop_requests > requests:
+                requests = signals.stop_requests
                 deadline = min(deadline, now + _HURRY_SECONDS)
+                self._ask_to_end()
             if now >= deadline:
                 break
             signals.wait(min(deadline - now, _WATCH_SECONDS))
             self._reap(logging.INFO)
         self._kill_all()
+
+    def _ask_to_end(self) -> None:
+        for slot in reversed(self._slots):
+            if slot.process is not None:  # not reaped, so the number is still its own
+                os.kill(slot.process.pid, signal.SIGTERM)
 
     def _kill_all(self) -> None:
         remaining = [slot.process for slot in self._slots if slot.process is not None]

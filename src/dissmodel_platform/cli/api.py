@@ -52,7 +52,7 @@ def api(
     )
     server = _Server(config)
 
-    async def serve(stop: asyncio.Event) -> None:
+    async def serve(stop: asyncio.Event, hurry: asyncio.Event) -> None:
         async def end() -> None:
             await stop.wait()
             server.should_exit = True

@@ -54,7 +54,7 @@ def sync(
     """
     settings = role_settings("sync")
     if watch:
-        run_until_stopped(lambda stop: _watch(settings, stop), settings)
+        run_until_stopped(lambda stop, hurry: _watch(settings, stop), settings)
         return
     run = asyncio.run(_sync_once(settings))
     if run.error is not None:

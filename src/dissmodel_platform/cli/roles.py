@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -16,7 +17,7 @@ from dissmodel_platform.errors import DatabaseError
 from dissmodel_platform.processes import die_with_supervisor
 from dissmodel_platform.settings import Settings, load_settings
 
-_FAREWELL_SECONDS = 10.0  # beside the grace that running models get
+_FAREWELL_SECONDS = 10.0  # beside the time that running models get
 
 
 def role_settings(role: str, **overrides: Any) -> Settings:
@@ -57,28 +58,37 @@ def with_database(settings: Settings) -> Settings:
 
 def stop_seconds(settings: Settings) -> float:
     """Return how long a role may take to end once it has been asked to, in seconds."""
+    return settings.stop_grace_seconds + _last_seconds(settings)
+
+
+def _last_seconds(settings: Settings) -> float:
     return settings.cancel_grace_seconds + _FAREWELL_SECONDS
 
 
 def run_until_stopped(
-    serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], settings: Settings
+    serve: Callable[[asyncio.Event, asyncio.Event], Coroutine[Any, Any, None]], settings: Settings
 ) -> None:
-    """Run a role; SIGTERM and SIGINT set the event that it ends by.
+    """Run a role; SIGTERM and SIGINT set the event that it ends by, a second one also the other.
 
-    A role that hangs then, because the database went first for instance, is ended by the system:
-    nobody may be left to do it when its supervisor has been killed.
+    The second event means: wait for nothing. It is set at once where the parent is gone: nobody may
+    be left then to send a second signal, and the database may have gone with it. A role that hangs
+    is ended by the system.
     """
 
     async def main() -> None:
-        stop = asyncio.Event()
+        stop, hurry = asyncio.Event(), asyncio.Event()
+        parent = os.getppid()
 
         def ask() -> None:
-            signal.alarm(math.ceil(stop_seconds(settings)))
+            if stop.is_set() or os.getppid() != parent:
+                hurry.set()
+            seconds = _last_seconds(settings) if hurry.is_set() else stop_seconds(settings)
+            signal.alarm(math.ceil(seconds))
             stop.set()
 
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, ask)
-        await serve(stop)
+        await serve(stop, hurry)
 
     asyncio.run(main())

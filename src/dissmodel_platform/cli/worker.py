@@ -39,16 +39,19 @@ def worker(
         log.warning("%s", sentence)
     assert settings.database_url is not None
     database = Database(
-        settings.database_url.get_secret_value(), max_connections=6 + 2 * settings.worker_slots
+        settings.database_url.get_secret_value(),
+        max_connections=6 + 2 * settings.worker_slots,
+        # after that, others take its runs over anyway
+        transaction_seconds=settings.worker_timeout_seconds,
     )
 
-    async def serve(stop: asyncio.Event) -> None:
+    async def serve(stop: asyncio.Event, hurry: asyncio.Event) -> None:
         await database.open()
         try:
             await migrate(database)
             store = open_object_store(settings.storage_url, settings.objects_directory)
             queue = await open_queue(database)
-            await Worker(database, queue, store, settings).serve(stop)
+            await Worker(database, queue, store, settings).serve(stop, hurry)
         finally:
             await database.close()
 

@@ -26,7 +26,7 @@ async def migrate(database: Database) -> list[str]:
     list of str
         Names of the scripts applied by this call.
     """
-    async with database.transaction() as connection:
+    async with database.transaction(is_long=True) as connection:
         await execute(connection, "SELECT pg_advisory_xact_lock(%(lock)s)", lock=_LOCK)
         await execute(
             connection,

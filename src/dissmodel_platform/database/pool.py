@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,14 +21,40 @@ from dissmodel_platform.errors import DatabaseError
 Connection = AsyncConnection[DictRow]
 """A connection whose rows are dictionaries."""
 
-# Either end notices within about a minute that the other one is gone without a word: a machine
-# that lost its power, a firewall that forgot. By default that takes two hours.
-_IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES = 30, 10, 3
-_KEEPALIVES = {
+# The last one is what the server says to a session that did nothing inside a transaction.
+_BROKEN_OFF = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+
+# Either end notices within about half a minute that the other one is gone without a word: a machine
+# that lost its power, a firewall that forgot. By default that takes two hours. What was sent and is
+# not acknowledged is given up sooner.
+_IDLE_SECONDS, _INTERVAL_SECONDS, _PROBES = 10, 5, 3
+_UNACKNOWLEDGED_SECONDS = 15
+_CONNECT_SECONDS = 5
+_OUR_SIDE = {
     "keepalives_idle": _IDLE_SECONDS,
     "keepalives_interval": _INTERVAL_SECONDS,
     "keepalives_count": _PROBES,
+    "tcp_user_timeout": _UNACKNOWLEDGED_SECONDS * 1000,
+    "connect_timeout": _CONNECT_SECONDS,
 }
+IDLE_IN_TRANSACTION_SECONDS = 10
+"""How long a session may do nothing inside a transaction: a process that was stopped there keeps
+its locks, and would stop all others."""
+
+_SERVER_SIDE = {
+    "tcp_keepalives_idle": str(_IDLE_SECONDS),
+    "tcp_keepalives_interval": str(_INTERVAL_SECONDS),
+    "tcp_keepalives_count": str(_PROBES),
+    "tcp_user_timeout": f"{_UNACKNOWLEDGED_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+}
+# Tries to connect come 0, 1 and 3 s after the first one, then all over again: by default the pauses
+# grow for five minutes, and a database that is back would be away for as long as it had been.
+_RECONNECT_SECONDS = 2.0
 
 
 class Database:
@@ -37,10 +66,16 @@ class Database:
         libpq address of the server.
     max_connections : int
         Upper bound of the connections this process holds.
+    transaction_seconds : float, optional
+        Longest time of one transaction, after which its connection is cut off: a server, or a
+        proxy before it, that has stopped acknowledges what it never answers. Unset: no limit.
     """
 
-    def __init__(self, url: str, *, max_connections: int = 10) -> None:
-        self._url = with_keepalives(url)
+    def __init__(
+        self, url: str, *, max_connections: int = 10, transaction_seconds: float | None = None
+    ) -> None:
+        self._url = with_timeouts(url)
+        self._transaction_seconds = transaction_seconds
         self.pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._url,
             connection_class=AsyncConnection[DictRow],
@@ -48,7 +83,10 @@ class Database:
             min_size=1,
             max_size=max_connections,
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            configure=_configure,
+            check=_check,
+            reconnect_timeout=_RECONNECT_SECONDS,
+            reconnect_failed=AsyncConnectionPool.check,  # begins anew where nobody has a connection
         )
 
     async def open(self, *, timeout_seconds: float = 10.0) -> None:
@@ -73,20 +111,30 @@ class Database:
         await self.pool.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, is_long: bool = False) -> AsyncIterator[Connection]:
         """Borrow a connection for one transaction: committed at the end, undone on an error.
+
+        Parameters
+        ----------
+        is_long : bool
+            Whether it may take longer than this process's transactions do.
 
         Raises
         ------
         DatabaseError
-            No connection is to be had.
+            No connection is to be had, or the one there was broke off or was cut off. Whether a
+            transaction that was about to end has been committed, nobody knows then.
         """
+        limit_seconds = None if is_long else self._transaction_seconds
         try:
             async with self.pool.connection() as connection:
-                yield connection
+                with _cut_off_after(limit_seconds, connection):
+                    yield connection
+                    if not connection.closed:
+                        await connection.commit()
         except PoolTimeout as error:
             raise DatabaseError("PostgreSQL gave no connection in time; try again.") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except _BROKEN_OFF as error:
             raise DatabaseError(f"PostgreSQL broke off: {error}") from error
 
     @asynccontextmanager
@@ -115,20 +163,9 @@ class Database:
         the end needs a check of its own. The lock belongs to the server's session: behind a pooler
         the address must lead to one session per connection.
         """
-        async with self.transaction() as connection:
+        async with self.transaction(is_long=True) as connection:
             await connection.set_autocommit(True)
             try:
-                await execute(
-                    connection,
-                    """
-                    SELECT set_config('tcp_keepalives_idle', %(idle)s::text, false),
-                           set_config('tcp_keepalives_interval', %(interval)s::text, false),
-                           set_config('tcp_keepalives_count', %(count)s::text, false)
-                    """,
-                    idle=_IDLE_SECONDS,
-                    interval=_INTERVAL_SECONDS,
-                    count=_PROBES,
-                )
                 await execute(connection, "SELECT pg_advisory_lock(%(lock)s)", lock=lock)
                 try:
                     yield
@@ -178,8 +215,8 @@ class Listener:
         return False
 
 
-def with_keepalives(url: str) -> str:
-    """Return an address whose connections are probed while they are idle, as far as it says none.
+def with_timeouts(url: str) -> str:
+    """Return an address whose connections notice a server that is gone, as far as it says nothing.
 
     An address that cannot be read is left as it is; connecting says what is wrong with it.
     """
@@ -187,7 +224,52 @@ def with_keepalives(url: str) -> str:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         return url
-    return make_conninfo(url, **{k: v for k, v in _KEEPALIVES.items() if k not in given})
+    return make_conninfo(url, **{k: v for k, v in _OUR_SIDE.items() if k not in given})
+
+
+async def _configure(connection: Connection) -> None:
+    """Have the server notice that we are gone, or have stopped in the middle of something.
+
+    After connecting, since poolers refuse settings that come with the connection.
+    """
+    await connection.set_autocommit(True)
+    names = sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, false)").format(name, value)
+        for name, value in _SERVER_SIDE.items()
+    )
+    with _cut_off_after(_CONNECT_SECONDS, connection):
+        await connection.execute(sql.SQL("SELECT {}").format(names))
+    await connection.set_autocommit(False)
+
+
+async def _check(connection: Connection) -> None:
+    """See that a connection that lay in the pool still answers."""
+    with _cut_off_after(_CONNECT_SECONDS, connection):
+        await AsyncConnectionPool.check_connection(connection)
+
+
+@contextlib.contextmanager
+def _cut_off_after(seconds: float | None, connection: Connection) -> Iterator[None]:
+    """End a connection whose work is not over in time; whoever waits for its answer gets an error.
+
+    Cancelling would ask the server, which does not answer either, and wait for it.
+    """
+    if seconds is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, _cut_off, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut_off(connection: Connection) -> None:
+    with (
+        contextlib.suppress(OSError, psycopg.OperationalError),
+        socket.socket(fileno=os.dup(connection.fileno())) as ours,
+    ):
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 async def fetch_all(connection: Connection, query: str, **parameters: Any) -> list[DictRow]:

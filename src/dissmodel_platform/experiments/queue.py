@@ -20,8 +20,14 @@ RUN_TASK = "run_experiment"
 BUILD_TASK = "prepare_models"
 MODEL_BUILD_TASK = "prepare_model"
 RELOCK_TASK = "relock_model"
+WATCH_TASK = "watch"
 
 _BATCH = 500
+
+# The queue's loop looks after its listener and its heartbeats until one of its side tasks has
+# ended, and the one that defers periodic tasks ends at once where there are none. A loop that is
+# not looked after goes on, deaf to new jobs, once the database has been away for a moment.
+_ONCE_A_YEAR = "0 0 1 1 *"
 
 
 @contextmanager
@@ -33,6 +39,10 @@ def translated(doing: str) -> Iterator[None]:
         raise DatabaseError(f"The queue cannot {doing}: {error}") from error
 
 
+async def _nothing(timestamp: int) -> None:
+    """Do nothing, once a year."""
+
+
 async def open_queue(database: Database) -> App:
     """Open the queue on the process's own pool.
 
@@ -42,25 +52,16 @@ async def open_queue(database: Database) -> App:
         PostgreSQL broke off.
     """
     app = App(connector=PsycopgConnector())
+    app.periodic(cron=_ONCE_A_YEAR)(app.task(name=WATCH_TASK, queue=RUNS)(_nothing))
     with translated("be opened"):
         await app.open_async(database.pool)
     return app
 
 
 async def enqueue_run(
-    app: App,
-    connection: Connection,
-    experiment_id: str,
-    priority: Priority,
-    *,
-    delay_seconds: int = 0,
+    app: App, connection: Connection, experiment_id: str, priority: Priority
 ) -> int:
     """Insert the job of an experiment on the connection that inserts its row.
-
-    Parameters
-    ----------
-    delay_seconds : int
-        How long no worker takes it.
 
     Returns
     -------
@@ -77,7 +78,6 @@ async def enqueue_run(
         queue=RUNS,
         priority=priority.rank,
         connection=connection,
-        schedule_in={"seconds": delay_seconds} if delay_seconds else None,
         allow_unknown=True,
     )
     with translated("take a run"):
@@ -160,7 +160,7 @@ async def enqueue_relock(app: App, connection: Connection, relock: UUID) -> int:
 
 
 async def cancel_run(app: App, job: int) -> None:
-    """Drop the job of a cancelled experiment, or have the worker that runs it abort it.
+    """Drop the job of a cancelled experiment, if no worker has taken it yet.
 
     Raises
     ------
@@ -168,4 +168,4 @@ async def cancel_run(app: App, job: int) -> None:
         PostgreSQL broke off.
     """
     with translated("drop a run"):
-        await app.job_manager.cancel_job_by_id_async(job, abort=True, delete_job=True)
+        await app.job_manager.cancel_job_by_id_async(job, delete_job=True)

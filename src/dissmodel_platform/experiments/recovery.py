@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Container
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -31,10 +31,8 @@ from dissmodel_platform.experiments.transitions import (
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 2
-"""Pause before a lost run is taken again: what broke it may pass."""
-
 _LOCK = 7_303_114_512  # advisory lock of the reconciler; an arbitrary constant
+_LOCK_WAIT = "1s"  # what others hold is mended the next time
 
 
 async def register_worker(database: Database, worker: UUID) -> None:
@@ -53,6 +51,15 @@ async def send_heartbeat(database: Database, worker: UUID) -> bool:
         "UPDATE workers SET heartbeat_at = clock_timestamp() WHERE id = %(id)s", id=worker
     )
     return bool(touched)
+
+
+async def attempts_of(database: Database, worker: UUID) -> set[tuple[str, int]]:
+    """Return id and attempt of each experiment that a worker runs, as far as is known here."""
+    rows = await database.fetch_all(
+        "SELECT id, attempt FROM experiments WHERE status = 'running' AND worker = %(worker)s",
+        worker=worker,
+    )
+    return {(row["id"], row["attempt"]) for row in rows}
 
 
 async def forget_worker(database: Database, worker: UUID) -> None:
@@ -79,8 +86,8 @@ async def reconcile(
     queue: App,
     *,
     worker: UUID,
-    active: Collection[str],
-    worker_timeout_seconds: float,
+    active: Container[str],
+    worker_timeout_seconds: float | None,
 ) -> int:
     """Hand back the runs of workers that are gone, and wake workers for what nobody waits for.
 
@@ -90,9 +97,12 @@ async def reconcile(
     ----------
     worker : UUID
         The caller.
-    active : collection of str
+    active : container of str
         What it really runs: an experiment that the database believes to run here, and does not,
         is handed back as well.
+    worker_timeout_seconds : float or None
+        Workers without a heartbeat for so long are given up; ``None``: nobody is, since the caller
+        cannot know whether others could have sent one.
 
     Returns
     -------
@@ -111,11 +121,10 @@ async def reconcile(
         if row is None or not row["mine"]:
             return 0
         await execute(
-            connection,
-            "DELETE FROM workers"
-            " WHERE heartbeat_at < clock_timestamp() - make_interval(secs => %(seconds)s)",
-            seconds=worker_timeout_seconds,
+            connection, "SELECT set_config('lock_timeout', %(wait)s, true)", wait=_LOCK_WAIT
         )
+        if worker_timeout_seconds is not None:
+            await _give_up_silent_workers(connection, worker_timeout_seconds)
         candidates = await _maybe_orphaned_runs(connection, worker)
         # `active` is looked at only now: what was claimed here before the rows were read is in it,
         # and what is locked cannot have ended since.
@@ -124,7 +133,8 @@ async def reconcile(
             await give_up_attempt(connection, queue, experiment, "the worker that ran it is gone")
         for experiment in await _sleeping(connection):
             await _wake(connection, queue, experiment)
-    await _finish_stalled_jobs(queue, worker_timeout_seconds)
+    if worker_timeout_seconds is not None:
+        await _finish_stalled_jobs(queue, worker_timeout_seconds)
     return len(orphans)
 
 
@@ -148,10 +158,25 @@ async def give_up_attempt(
         )
     else:
         text = f"Attempt {experiment.attempt} ended because {reason}; it will be run again."
-        await _wake(connection, queue, experiment, delay_seconds=RETRY_SECONDS if lost else 0)
+        await _wake(connection, queue, experiment)
     line = LogLine("platform", text)
     await append_log(connection, experiment.id, experiment.attempt, [line])
     log.warning("experiment %s: %s", experiment.id, text)
+
+
+async def _give_up_silent_workers(connection: Connection, seconds: float) -> None:
+    """Remove workers without heartbeats; one whose row is locked is sending one just now."""
+    await execute(
+        connection,
+        """
+        DELETE FROM workers WHERE id IN (
+            SELECT id FROM workers
+            WHERE heartbeat_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+            FOR UPDATE SKIP LOCKED
+        )
+        """,
+        seconds=seconds,
+    )
 
 
 async def _maybe_orphaned_runs(connection: Connection, worker: UUID) -> list[Experiment]:
@@ -188,12 +213,9 @@ async def _sleeping(connection: Connection) -> list[Experiment]:
     return [Experiment.from_row(row) for row in rows]
 
 
-async def _wake(
-    connection: Connection, queue: App, experiment: Experiment, *, delay_seconds: int = 0
-) -> None:
-    job = await enqueue_run(
-        queue, connection, experiment.id, experiment.priority, delay_seconds=delay_seconds
-    )
+async def _wake(connection: Connection, queue: App, experiment: Experiment) -> None:
+    """Insert a job that is due at once, so that the workers which wait are told of it."""
+    job = await enqueue_run(queue, connection, experiment.id, experiment.priority)
     await set_queue_job(connection, experiment.id, job)
 
 

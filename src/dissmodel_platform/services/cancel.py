@@ -1,4 +1,4 @@
-"""Cancel an experiment: first in the database, then wherever it runs."""
+"""Cancel an experiment: its row says so, and whoever runs it looks at the row."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from dissmodel_platform.experiments.transitions import cancel
 async def cancel_experiment(database: Database, queue: App, experiment_id: str) -> Experiment:
     """Cancel a pending or running experiment; after this, it publishes nothing.
 
+    A model that runs is stopped within a second, a build or a staging that nobody else waits for
+    with its worker's next heartbeat.
+
     Raises
     ------
     ExperimentNotFound
@@ -33,6 +36,6 @@ async def cancel_experiment(database: Database, queue: App, experiment_id: str) 
             f"Experiment {found.id} is already {now.status.value}; there is nothing to cancel."
         )
     if cancelled.queue_job_id is not None:
-        with contextlib.suppress(DatabaseError):  # the run looks at its row a few times a second
+        with contextlib.suppress(DatabaseError):  # a worker that takes it finds it cancelled
             await cancel_run(queue, cancelled.queue_job_id)
     return cancelled

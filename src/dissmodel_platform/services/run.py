@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from uuid import UUID
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.environments.scratch import remove_tree, sweep
+from dissmodel_platform.environments.scratch import remove_tree
 from dissmodel_platform.errors import (
     BuildInterrupted,
     DatabaseError,
@@ -31,7 +32,6 @@ from dissmodel_platform.errors import (
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
-from dissmodel_platform.execution.paths import SERVERS
 from dissmodel_platform.execution.results import RunRecord, read_result
 from dissmodel_platform.execution.staging import (
     SOURCE_FIELD,
@@ -40,9 +40,9 @@ from dissmodel_platform.execution.staging import (
     Stager,
     replace_addresses,
 )
-from dissmodel_platform.experiments.queries import get_experiment, running_attempts
+from dissmodel_platform.experiments.queries import get_experiment
 from dissmodel_platform.experiments.record import Experiment
-from dissmodel_platform.experiments.recovery import give_up_attempt
+from dissmodel_platform.experiments.recovery import attempts_of, give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.compare import compare_outputs
@@ -68,11 +68,19 @@ class RunnerParts:
     worker: UUID
 
 
+RETRY_SECONDS = 2.0
+"""Pause before a lost run is handed back: what broke it may pass."""
+
+_INSIST_SECONDS = 600.0  # how long an ending waits for a database that is away
+_TRY_AGAIN_SECONDS = 1.0
+
+
 class Runner:
     """Runs the experiments of one worker."""
 
     def __init__(self, parts: RunnerParts) -> None:
         self._parts = parts
+        self._attempts: dict[tuple[str, int], tuple[asyncio.Task[Any], Journal]] = {}
 
     async def run(self, experiment_id: str) -> None:
         """Run one experiment to its end, unless somebody else has it or it was cancelled.
@@ -83,22 +91,44 @@ class Runner:
         experiment = await claim(self._parts.database, experiment_id, self._parts.worker)
         if experiment is None:
             return
-        outcome: dict[str, Any] = {}
+        attempt, task = (experiment.id, experiment.attempt), asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
         journal = Journal(self._parts.database, experiment)
+        self._attempts[attempt] = task, journal
+        try:
+            await self._run_to_end(experiment, journal)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._leave(experiment))
+            raise
+        finally:
+            del self._attempts[attempt]
+
+    async def drop_disowned(self) -> None:
+        """Stop what was cancelled or given to another worker, whatever it is doing.
+
+        Raises
+        ------
+        DatabaseError
+            PostgreSQL broke off.
+        """
+        before = dict(self._attempts)  # claimed before the rows are read
+        owned = await attempts_of(self._parts.database, self._parts.worker)
+        for attempt in before.keys() - owned:
+            task, journal = before[attempt]
+            if not journal.disowned:  # else it is being stopped already
+                task.cancel()
+
+    async def _run_to_end(self, experiment: Experiment, journal: Journal) -> None:
+        """Run an attempt and write down how it ended."""
+        outcome: dict[str, Any] = {}
         try:
             await self._run(experiment, journal, outcome)
-        except asyncio.CancelledError:
-            await asyncio.shield(
-                self._hand_back(experiment, "its worker is being stopped", lost=False)
-            )
-            raise
         except BuildInterrupted as error:
             await self._hand_back(experiment, str(error).rstrip("."), lost=False)
         except (RunLost, StorageError, DatabaseError) as error:
-            await self._hand_back(experiment, str(error).rstrip("."), lost=True)
+            await self._lose(experiment, journal, str(error).rstrip("."))
         except OSError as error:
-            reason = f"the disk of its worker refused ({error})"
-            await self._hand_back(experiment, reason, lost=True)
+            await self._lose(experiment, journal, f"the disk of its worker refused ({error})")
         except PlatformError as error:
             await self._fail(experiment, journal, outcome, error)
         except Exception as error:
@@ -158,7 +188,7 @@ class Runner:
         It lies in a room of its environment's runs: that is what a server of runs gets to see.
         """
         room = self._parts.settings.runs_directory.resolve() / environment
-        directory = room / _scratch_name(experiment.id, experiment.attempt)
+        directory = room / scratch_name(experiment.id, experiment.attempt)
         for name in ("inputs", "outputs", "result", "home", "tmp"):
             (directory / name).mkdir(parents=True)
         try:
@@ -267,26 +297,49 @@ class Runner:
         lines = journal.take_lines()
         lines += [LogLine("platform", line) for line in above.splitlines()]
         lines.append(LogLine("platform", " ".join(str(error).split())))
-        await fail(self._parts.database, experiment, outcome, lines)
+        await _insist(experiment, lambda: fail(self._parts.database, experiment, outcome, lines))
+
+    async def _lose(self, experiment: Experiment, journal: Journal, reason: str) -> None:
+        """Hand an attempt back that the machinery has lost, after a pause."""
+        if not journal.disowned:
+            await asyncio.sleep(RETRY_SECONDS)
+            await self._hand_back(experiment, reason, lost=True)
+
+    async def _leave(self, experiment: Experiment) -> None:
+        """Hand an attempt back at once; where that fails, a reconciler does it later."""
+        with contextlib.suppress(DatabaseError):
+            await self._give_up(experiment, "its worker is being stopped", lost=False)
 
     async def _hand_back(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
-        with contextlib.suppress(DatabaseError):  # the reconciler does it once the database is back
-            async with self._parts.database.transaction() as connection:
-                await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
+        await _insist(experiment, lambda: self._give_up(experiment, reason, lost=lost))
+
+    async def _give_up(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
+        async with self._parts.database.transaction() as connection:
+            await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
 
 
-async def remove_stale_scratch(database: Database, directory: Path) -> None:
-    """Remove what killed workers left of their runs; those in progress, of any worker, stay."""
-    left = await asyncio.to_thread(lambda: list(directory.glob("*/*")))
-    running = {_scratch_name(*attempt) for attempt in await running_attempts(database)}
-    for path in left:
-        if path.name == SERVERS:
-            await asyncio.to_thread(sweep, path)
-        elif path.name not in running:
-            await asyncio.to_thread(remove_tree, path)
+async def _insist(experiment: Experiment, write: Callable[[], Awaitable[object]]) -> None:
+    """Write how an attempt ended; while the database is away, try again for some minutes.
+
+    A write that was made although its answer got lost finds, the second time, that the attempt owns
+    the experiment no more. One that is never made leaves a run that its worker does not know: a
+    reconciler hands it back.
+    """
+    deadline = time.monotonic() + _INSIST_SECONDS
+    while True:
+        try:
+            await write()
+        except DatabaseError as error:
+            log.warning("the end of experiment %s cannot be written: %s", experiment.id, error)
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        else:
+            return
 
 
-def _scratch_name(experiment_id: str, attempt: int) -> str:
+def scratch_name(experiment_id: str, attempt: int) -> str:
+    """Return the name of an attempt's own directory."""
     return f"{experiment_id}-{attempt}"
 
 

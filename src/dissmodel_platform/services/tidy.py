@@ -1,15 +1,22 @@
-"""Keep a machine's environments below their size: after each build, and once an hour."""
+"""Keep a machine tidy: its environments below their size, its runs' directory without remains."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
+from dissmodel_platform.database.pool import Database
+from dissmodel_platform.environments.scratch import remove_tree, sweep
 from dissmodel_platform.environments.store import EnvironmentStore
-from dissmodel_platform.errors import PlatformError
+from dissmodel_platform.errors import DatabaseError, PlatformError
+from dissmodel_platform.execution.paths import SERVERS
+from dissmodel_platform.experiments.queries import running_attempts
+from dissmodel_platform.services.run import scratch_name
 
 log = logging.getLogger(__name__)
 
+_SCRATCH_SECONDS = 300.0
 _FIRST_SECONDS = 60.0
 _INTERVAL_SECONDS = 3_600.0
 
@@ -60,3 +67,24 @@ class Tidier:
                 done.after_bytes / 1e9,
                 len(done.environments),
             )
+
+
+async def keep_scratch_tidy(database: Database, directory: Path) -> None:
+    """Remove what killed workers left of their runs: at once, then every few minutes, for ever."""
+    while True:
+        try:
+            await remove_stale_scratch(database, directory)
+        except (DatabaseError, OSError) as error:
+            log.warning("what runs have left behind cannot be removed: %s", error)
+        await asyncio.sleep(_SCRATCH_SECONDS)
+
+
+async def remove_stale_scratch(database: Database, directory: Path) -> None:
+    """Remove the directories of attempts that no worker runs, closed ones too."""
+    left = await asyncio.to_thread(lambda: list(directory.glob("*/*")))
+    running = {scratch_name(*attempt) for attempt in await running_attempts(database)}
+    for path in left:  # listed first: each attempt is claimed before its directory is made
+        if path.name == SERVERS:
+            await asyncio.to_thread(sweep, path)
+        elif path.name not in running:
+            await asyncio.to_thread(remove_tree, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
@@ -25,10 +25,11 @@ from dissmodel_platform.experiments.recovery import (
 )
 from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.build import Builder
+from dissmodel_platform.services.in_progress import RunsInProgress
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Preparer, open_environments
-from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
-from dissmodel_platform.services.tidy import Tidier
+from dissmodel_platform.services.run import Runner, RunnerParts
+from dissmodel_platform.services.tidy import Tidier, keep_scratch_tidy
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -37,9 +38,27 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 """Between two heartbeats; less where the operator gives workers up sooner."""
 
+POLL_SECONDS = 5.0
+"""Between two looks for jobs that no notification told of."""
+
 _BEATS_PER_TIMEOUT = 4
-_POLL_SECONDS = 5.0
+_BEATS_OF_GRACE = 2
 _RESUME_SECONDS = 1.0
+_HAND_BACK_SECONDS = 5.0
+
+
+def heartbeat_seconds(settings: Settings) -> float:
+    """Return the time between two heartbeats of a worker, in seconds."""
+    return min(HEARTBEAT_SECONDS, settings.worker_timeout_seconds / _BEATS_PER_TIMEOUT)
+
+
+def longest_absence_seconds(settings: Settings) -> float:
+    """Return the time in which the runs of a dead worker are taken by a free one, in seconds.
+
+    Its last heartbeat grows old, another worker's next heartbeat finds that, and the job it inserts
+    is found, at the latest, by the look that needs no notification.
+    """
+    return settings.worker_timeout_seconds + heartbeat_seconds(settings) + POLL_SECONDS
 
 
 class Worker:
@@ -61,11 +80,7 @@ class Worker:
         self._queue = queue
         self._settings = settings
         self._launcher = Launcher(settings.fork_servers, inspect_walls(settings.sandbox))
-        # Counted, since two jobs may point at one experiment for a moment.
-        self._active: Counter[str] = Counter()
-        self._heartbeat_seconds = min(
-            HEARTBEAT_SECONDS, settings.worker_timeout_seconds / _BEATS_PER_TIMEOUT
-        )
+        self._heartbeat_seconds = heartbeat_seconds(settings)
         environments = open_environments(settings, settings.packages_directory)
         self._layout = environments.layout
         self._tidier = Tidier(environments, settings.environments_max_bytes)
@@ -91,54 +106,87 @@ class Worker:
                 worker=self.id,
             )
         )
-        queue.task(name=RUN_TASK, queue=RUNS)(self._run_experiment)
+        self._runs = RunsInProgress(
+            self._runner.run,
+            settings.worker_slots,
+            stop_seconds=settings.cancel_grace_seconds + _HAND_BACK_SECONDS,
+        )
+        queue.task(name=RUN_TASK, queue=RUNS)(self._start_run)
         Builder(database, queue, self._preparer).take_jobs()
 
-    async def serve(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set; then finish or hand back what is running."""
+    async def serve(self, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
+        """Work until ``stop`` is set; then let runs finish for a while, and hand back the rest.
+
+        Parameters
+        ----------
+        stop : asyncio.Event
+            Take no new work; the runs in progress have the grace time that the settings say.
+        hurry : asyncio.Event, optional
+            Do not wait for them (any longer).
+
+        Raises
+        ------
+        PlatformError
+            This worker was given up: its runs are others' by now.
+        """
         await register_worker(self._database, self.id)
-        await remove_stale_scratch(self._database, self._settings.runs_directory)
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
         for sentence in await asyncio.to_thread(self._layout.faults):
             log.warning("%s", sentence)
-        tidying = asyncio.create_task(self._tidier.run())
+        tidying = [
+            asyncio.create_task(self._tidier.run()),
+            asyncio.create_task(keep_scratch_tidy(self._database, self._settings.runs_directory)),
+        ]
         try:
-            async with (
-                self._consuming(RUNS, self._settings.worker_slots) as runs,
-                self._consuming(BUILDS, 1) as builds,
-            ):
-                await self._keep_alive_until(stop, runs, builds)
-                self._preparer.interrupt()
+            async with self._keeping_alive() as keeper:
+                async with self._consuming(RUNS) as runs, self._consuming(BUILDS) as builds:
+                    await _first(stop, keeper, runs, builds)
+                    self._preparer.interrupt()
+                await self._let_finish(hurry or asyncio.Event(), keeper)
+                await self._runs.hand_back()
         finally:
-            tidying.cancel()
+            for task in tidying:
+                task.cancel()
             self._preparer.interrupt()
-            await asyncio.gather(tidying, return_exceptions=True)
+            await self._runs.hand_back()
+            await asyncio.gather(*tidying, return_exceptions=True)
             await self._launcher.close()
             with suppress(DatabaseError):
                 await forget_worker(self._database, self.id)
 
-    async def _keep_alive_until(self, stop: asyncio.Event, *consumers: asyncio.Task[None]) -> None:
-        """Send heartbeats until the worker is stopped or given up, or can work no more."""
+    async def _let_finish(self, hurry: asyncio.Event, keeper: asyncio.Task[None]) -> None:
+        """Wait for the runs in progress, for as long as the operator allows."""
+        seconds = self._settings.stop_grace_seconds
+        if not self._runs or not seconds or hurry.is_set():
+            return
+        log.info("%d runs may finish within %g s", len(self._runs), seconds)
+        ended = asyncio.create_task(self._runs.ended())
+        try:
+            async with asyncio.timeout(seconds):
+                await _first(hurry, keeper, ended)
+        except TimeoutError:
+            log.info("%d runs have not finished and are handed back", len(self._runs))
+        finally:
+            ended.cancel()
+
+    @asynccontextmanager
+    async def _keeping_alive(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Send heartbeats while the block runs; the task ends when the worker was given up."""
         leaving = asyncio.Event()
         keeper = asyncio.create_task(self._keep_alive(leaving))
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({keeper, stopping, *consumers}, return_when=asyncio.FIRST_COMPLETED)
-            for worker in (keeper, *consumers):
-                if worker.done():
-                    worker.result()
+            yield keeper
         finally:
             # a broken-off query can swallow a cancellation, so the loop looks at the event as well
             leaving.set()
             keeper.cancel()
-            stopping.cancel()
-            await asyncio.gather(keeper, stopping, return_exceptions=True)
+            await asyncio.gather(keeper, return_exceptions=True)
 
     @asynccontextmanager
-    async def _consuming(self, queue: str, concurrency: int) -> AsyncIterator[asyncio.Task[None]]:
+    async def _consuming(self, queue: str) -> AsyncIterator[asyncio.Task[None]]:
         """Take jobs of one queue while the block runs; at its end, running jobs are aborted."""
         leaving = asyncio.Event()
-        consumer = asyncio.create_task(self._consume(queue, concurrency, leaving))
+        consumer = asyncio.create_task(self._consume(queue, leaving))
         try:
             yield consumer
         finally:
@@ -147,19 +195,21 @@ class Worker:
             with suppress(asyncio.CancelledError):
                 await consumer
 
-    async def _consume(self, queue: str, concurrency: int, leaving: asyncio.Event) -> None:
+    async def _consume(self, queue: str, leaving: asyncio.Event) -> None:
         """Take jobs of one queue for ever; the queue's own loop ends when the database breaks off.
 
-        It has aborted its jobs by then, so their experiments are handed back.
+        It has aborted its jobs by then. Builds are begun again; runs go on without theirs.
         """
         while not leaving.is_set():
+            if queue == RUNS:
+                await self._runs.room()
             with suppress(ConnectorException):
                 await self._queue.run_worker_async(
                     queues=[queue],
                     name=f"{queue}-{self.id}",
-                    concurrency=concurrency,
-                    fetch_job_polling_interval=_POLL_SECONDS,
-                    abort_job_polling_interval=_POLL_SECONDS,
+                    concurrency=1,
+                    fetch_job_polling_interval=POLL_SECONDS,
+                    abort_job_polling_interval=POLL_SECONDS,
                     shutdown_graceful_timeout=0,
                     install_signal_handlers=False,
                     delete_jobs="always",
@@ -170,31 +220,53 @@ class Worker:
                 log.warning("the queue %s broke off and is taken up again", queue)
                 await asyncio.sleep(_RESUME_SECONDS)
 
-    async def _run_experiment(self, experiment_id: str) -> None:
-        self._active[experiment_id] += 1
-        try:
-            await self._runner.run(experiment_id)
-        finally:
-            self._active[experiment_id] -= 1
-            if not self._active[experiment_id]:
-                del self._active[experiment_id]
+    async def _start_run(self, experiment_id: str) -> None:
+        """Start a run and wait for room: the queue hands out the next job when this one is over."""
+        self._runs.start(experiment_id)
+        await self._runs.room()
 
     async def _keep_alive(self, leaving: asyncio.Event) -> None:
         """Send heartbeats and mend what others left; raises when this worker was given up."""
+        clock = asyncio.get_running_loop().time
+        reached_since = last_beat = -math.inf
         while not leaving.is_set():
             try:
-                if not await send_heartbeat(self._database, self.id):
-                    raise PlatformError(
-                        "This worker was taken for dead (it did not answer for too long); it ends "
-                        "so that its runs do not run twice."
-                    )
+                await self._beat()
+                # After a time without the database, ours or everybody's, the others need a moment
+                # to say that they are alive; they are not given up for it.
+                if clock() - last_beat > _BEATS_OF_GRACE * self._heartbeat_seconds:
+                    reached_since = clock()
+                last_beat = clock()
+                await self._runner.drop_disowned()
+                may_judge = last_beat - reached_since >= _BEATS_OF_GRACE * self._heartbeat_seconds
                 await reconcile(
                     self._database,
                     self._queue,
                     worker=self.id,
-                    active=self._active,
-                    worker_timeout_seconds=self._settings.worker_timeout_seconds,
+                    active=self._runs,
+                    worker_timeout_seconds=(
+                        self._settings.worker_timeout_seconds if may_judge else None
+                    ),
                 )
             except DatabaseError as error:
                 log.warning("heartbeat: %s", error)
             await asyncio.sleep(self._heartbeat_seconds)
+
+    async def _beat(self) -> None:
+        if not await send_heartbeat(self._database, self.id):
+            raise PlatformError(
+                "This worker was taken for dead (it did not answer for too long); it ends "
+                "so that its runs do not run twice."
+            )
+
+
+async def _first(event: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    """Wait until the event is set or a task has ended; raises what the task did."""
+    happening = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({happening, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        happening.cancel()

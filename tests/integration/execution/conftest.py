@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +29,19 @@ from dissmodel_platform.experiments.queries import get_experiment, list_artifact
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import register_worker
+from dissmodel_platform.processes import SUPERVISOR_VARIABLE
 from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.services.reproduce import reproduce
 from dissmodel_platform.services.run import Runner, RunnerParts
 from dissmodel_platform.services.submit import RunRequest, Submitter
+from dissmodel_platform.services.worker import Worker
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.index import index_upload
 from dissmodel_platform.storage.objects import ObjectStore, open_object_store
 from dissmodel_platform.storage.uris import input_uri
 from dissmodel_platform.types import Sha256
+from tests.processes import is_running
 
 PATIENCE_SECONDS = 120.0  # the first test that runs anything builds its environment
 
@@ -153,6 +160,16 @@ class Lab:
         """Wait until processes have ended."""
         await self.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
+    async def tell_to_end(self, experiment: Experiment, attempt: int = 1) -> None:
+        """Tell a run that waits for it to end, once it is there."""
+        runs = self.parts.settings.runs_directory
+
+        def place() -> list[Path]:
+            return list(runs.glob(f"*/{experiment.id}-{attempt}/tmp"))
+
+        [temporary] = await self.until(place)
+        (temporary / "end").touch()
+
     def processes(self, experiment: Experiment) -> list[int]:
         """Find the processes of an experiment's runs; a run knows them by other numbers."""
         return [
@@ -160,6 +177,10 @@ class Lab:
             for process in Path("/proc").glob("[0-9]*")
             if _has_to_do_with(process, f"/{experiment.id}-")
         ]
+
+    async def gone_or_zombie(self, pid: int) -> None:
+        """Wait until a process has ended, whether or not its parent has taken notice."""
+        await self.until(lambda: not is_running(pid))
 
     async def ended(self, experiment: Experiment) -> Experiment:
         """Wait until an experiment has ended, and return it."""
@@ -222,6 +243,7 @@ def lab_settings(lab_home: Path) -> Settings:
         input_directories=(lab_home / "shared",),
         cancel_grace_seconds=0.5,
         worker_timeout_seconds=2.0,
+        stop_grace_seconds=0.0,
         build_timeout_seconds=600.0,
     )
 
@@ -270,17 +292,109 @@ async def lab(
     )
 
 
+OpenLab = Callable[[Database], Awaitable[Lab]]
+
+
 @pytest.fixture
-async def empty_lab(
-    database: Database,
+def open_lab(
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
     environments: EnvironmentStore,
     repositories: Any,
-) -> Lab:
+) -> OpenLab:
+    """Open labs on databases of a test's own."""
+
+    async def open_lab(database: Database) -> Lab:
+        return await _open_lab(
+            database, lab_store, lab_settings, launcher, environments, repositories
+        )
+
+    return open_lab
+
+
+@pytest.fixture
+async def empty_lab(database: Database, open_lab: OpenLab) -> Lab:
     """Open a lab with a database of its own, for tests whose workers take whatever is there."""
-    return await _open_lab(database, lab_store, lab_settings, launcher, environments, repositories)
+    return await open_lab(database)
+
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Worker, asyncio.Task[None]]]]
+
+
+@pytest.fixture
+def serve(database_url: str, lab_store: ObjectStore, lab_settings: Settings) -> Serve:
+    """Let a worker with connections of its own serve while a block runs."""
+
+    @asynccontextmanager
+    async def serve(
+        url: str = database_url, **settings: Any
+    ) -> AsyncIterator[tuple[Worker, asyncio.Task[None]]]:
+        changed = lab_settings.model_copy(update=settings)
+        database = Database(url, transaction_seconds=changed.worker_timeout_seconds)
+        database.pool.timeout = 1.0
+        await database.open()
+        worker = Worker(database, await open_queue(database), lab_store, changed)
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.serve(stop))
+        try:
+            yield worker, task
+        finally:
+            stop.set()
+            try:
+                await task
+            finally:
+                await database.close()
+
+    return serve
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """The role ``worker`` as a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+
+@pytest.fixture
+def start_worker(
+    database_url: str, lab_settings: Settings, tmp_path: Path
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start real worker processes; whatever is left of them at the end is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**variables: str) -> WorkerProcess:
+        log = tmp_path / f"worker-{len(started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dissmodel_platform", "worker"],
+                env={
+                    **os.environ,
+                    "PLATFORM_HOME": str(lab_settings.home),
+                    "PLATFORM_ALLOW_LOCAL_PACKAGES": "true",
+                    "PLATFORM_WORKER_TIMEOUT_SECONDS": "2",
+                    "PLATFORM_CANCEL_GRACE_SECONDS": "0.5",
+                    "PLATFORM_SANDBOX": "off",
+                    "DATABASE_URL": database_url,
+                    SUPERVISOR_VARIABLE: str(os.getpid()),  # it ends with a test that is killed
+                    "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
+                    **variables,
+                },
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        started.append(process)
+        return WorkerProcess(process, log)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 async def _open_lab(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,57 +15,26 @@ import pytest
 from psycopg import sql
 
 from dissmodel_platform.database.embedded import EmbeddedPostgres
-from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.layout import Layout
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import PlatformError
-from dissmodel_platform.experiments.queue import enqueue_run, open_queue
+from dissmodel_platform.experiments.queue import enqueue_run
 from dissmodel_platform.experiments.recovery import forget_worker
 from dissmodel_platform.services import tidy
 from dissmodel_platform.services.cancel import cancel_experiment
 from dissmodel_platform.services.worker import Worker
 from dissmodel_platform.settings import Settings
-from dissmodel_platform.storage.objects import ObjectStore
 
 pytestmark = pytest.mark.anyio
 
 
-Serve = Callable[[], AbstractAsyncContextManager[tuple[Worker, asyncio.Task[None]]]]
+Serve = Callable[..., AbstractAsyncContextManager[tuple[Worker, asyncio.Task[None]]]]
 
 
 @pytest.fixture
 def lab(empty_lab: Any) -> Any:
     """Let workers find the experiments of this test alone."""
     return empty_lab
-
-
-@pytest.fixture
-def serve(database_url: str, lab_store: ObjectStore, lab_settings: Settings) -> Serve:
-    """Let a worker with connections of its own serve while a block runs."""
-
-    @asynccontextmanager
-    async def serve(**settings: Any) -> AsyncIterator[tuple[Worker, asyncio.Task[None]]]:
-        database = Database(database_url)
-        database.pool.timeout = 1.0
-        await database.open()
-        worker = Worker(
-            database,
-            await open_queue(database),
-            lab_store,
-            lab_settings.model_copy(update=settings),
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(worker.serve(stop))
-        try:
-            yield worker, task
-        finally:
-            stop.set()
-            try:
-                await task
-            finally:
-                await database.close()
-
-    return serve
 
 
 @pytest.fixture
@@ -95,7 +62,7 @@ async def test_a_worker_keeps_its_environments_below_their_size(
     limits: list[int] = []
     monkeypatch.setattr(tidy, "_FIRST_SECONDS", 0.01)
     monkeypatch.setattr(EnvironmentStore, "collect", lambda _, limit: limits.append(limit))
-    async with serve(environments_max_bytes=10**12) as (worker, _):  # type: ignore[call-arg]
+    async with serve(environments_max_bytes=10**12) as (worker, _):
         await lab.until(lambda: limits == [10**12])
         worker._preparer._when_built()
         await lab.until(lambda: limits == [10**12] * 2)
@@ -119,8 +86,19 @@ async def test_cancelling_reaches_the_worker(lab: Any, worker: Worker) -> None:
     assert (await lab.ended(await lab.submit("draws"))).status == "completed"
 
 
-async def test_a_worker_that_is_stopped_hands_its_runs_back_at_once(lab: Any, serve: Serve) -> None:
-    async with serve():
+async def test_a_worker_that_is_stopped_lets_its_run_finish(lab: Any, serve: Serve) -> None:
+    async with serve(stop_grace_seconds=60.0, worker_timeout_seconds=1.0):
+        experiment = await lab.submit("waits", {"seconds": 2})
+        await lab.wait_for_line(experiment, "waiting as ")
+        waiting = await lab.submit("draws")
+    # it was alive for longer than its timeout meanwhile, and took no new work
+    ended = await lab.get(experiment)
+    assert (ended.status, ended.attempt) == ("completed", 1), await lab.log(experiment)
+    assert (await lab.get(waiting)).status == "pending"
+
+
+async def test_what_does_not_finish_in_time_is_handed_back(lab: Any, serve: Serve) -> None:
+    async with serve(stop_grace_seconds=0.2):
         experiment = await lab.submit("waits", {"seconds": 3})
         await lab.wait_for_line(experiment, "waiting as ")
         [pid] = lab.processes(experiment)
@@ -134,6 +112,23 @@ async def test_a_worker_that_is_stopped_hands_its_runs_back_at_once(lab: Any, se
         assert (await lab.ended(experiment)).status == "completed"
 
 
+async def test_a_second_signal_hands_back_at_once(
+    lab: Any, start_worker: Any, tmp_path: Path
+) -> None:
+    worker = start_worker(PLATFORM_STOP_GRACE_SECONDS="3600")
+    experiment = await lab.submit("waits")
+    await lab.wait_for_line(experiment, "waiting as ")
+    [pid] = lab.processes(experiment)
+    worker.send(signal.SIGTERM)
+    await lab.until(lambda: "may finish" in worker.log.read_text())
+    assert (await lab.get(experiment)).status == "running"
+    worker.send(signal.SIGINT)
+    assert await asyncio.to_thread(worker.process.wait, 60) == 0, worker.log.read_text()
+    await lab.gone(pid)
+    handed_back = await lab.get(experiment)
+    assert (handed_back.status, await _losses(lab, experiment)) == ("pending", 0)
+
+
 async def test_a_worker_that_was_given_up_ends_itself(lab: Any, serve: Serve) -> None:
     with pytest.raises(PlatformError, match="was taken for dead"):
         async with serve() as (worker, task):
@@ -142,10 +137,11 @@ async def test_a_worker_that_was_given_up_ends_itself(lab: Any, serve: Serve) ->
             await asyncio.wait([task])
 
 
-async def test_a_worker_takes_jobs_again_after_the_database_was_away(
+async def test_runs_go_on_and_jobs_are_taken_again_after_the_database_was_away(
     lab: Any, worker: Worker, postgres: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert (await lab.ended(await lab.submit("draws"))).status == "completed"
+    running = await lab.submit("waits", {"seconds": 5})
+    await lab.wait_for_line(running, "waiting as ")
     row = await lab.database.fetch_one("SELECT current_database() AS name")
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         name = sql.Identifier(row["name"])
@@ -156,7 +152,11 @@ async def test_a_worker_takes_jobs_again_after_the_database_was_away(
         )
         await lab.until(lambda: "the queue runs broke off" in caplog.text)
         connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
-    assert (await lab.ended(await lab.submit("draws"))).status == "completed"
+    following = await lab.submit("draws")
+    ended = await lab.ended(running)
+    assert (ended.status, ended.attempt) == ("completed", 1), await lab.log(running)
+    assert await _losses(lab, running) == 0
+    assert (await lab.ended(following)).status == "completed"
 
 
 async def test_a_job_that_points_at_a_run_in_progress_does_not_disturb_it(
@@ -172,31 +172,16 @@ async def test_a_job_that_points_at_a_run_in_progress_does_not_disturb_it(
 
 
 async def test_the_run_of_a_killed_worker_ends_with_it_and_is_taken_by_another(
-    lab: Any, serve: Serve, database_url: str, lab_settings: Settings, tmp_path: Path
+    lab: Any, serve: Serve, start_worker: Any, lab_settings: Settings
 ) -> None:
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "dissmodel_platform", "worker"],
-        env={
-            **os.environ,
-            "PLATFORM_HOME": str(lab_settings.home),
-            "PLATFORM_ALLOW_LOCAL_PACKAGES": "true",
-            "PLATFORM_WORKER_TIMEOUT_SECONDS": "2",
-            "DATABASE_URL": database_url,
-            "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        experiment = await lab.submit("spawns")
-        await lab.wait_for_line(experiment, "spawned ")
-        pids = lab.processes(experiment)
-        assert len(pids) == 3
-        [scratch] = lab_settings.runs_directory.glob(f"*/{experiment.id}-1")
-    finally:
-        killed.kill()
-        killed.wait()
+    killed = start_worker()
+    experiment = await lab.submit("spawns")
+    await lab.wait_for_line(experiment, "spawned ")
+    pids = lab.processes(experiment)
+    assert len(pids) == 3
+    [scratch] = lab_settings.runs_directory.glob(f"*/{experiment.id}-1")
+    killed.process.kill()
+    killed.process.wait()
     await lab.gone(*pids)
     async with serve() as (worker, _):
         await lab.wait_for_line(experiment, "spawned ", attempt=2)
@@ -225,6 +210,13 @@ async def test_what_nobody_runs_any_more_is_cleared_away_when_a_worker_starts(
         assert list(lab_settings.runs_directory.glob(f"*/{experiment.id}-1"))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def _losses(lab: Any, experiment: Any) -> int:
+    row = await lab.database.fetch_one(
+        "SELECT losses FROM experiments WHERE id = %(id)s", id=experiment.id
+    )
+    return int(row["losses"])
 
 
 async def _is_known(lab: Any, worker: Worker) -> bool:

@@ -6,12 +6,16 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from procrastinate import App
 
-from dissmodel_platform.database.pool import Database
+from dissmodel_platform.database import pool
+from dissmodel_platform.database.pool import Database, execute
+from dissmodel_platform.errors import DatabaseError
+from dissmodel_platform.experiments import recovery
 from dissmodel_platform.experiments.queries import get_experiment, log_lines
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import (
@@ -23,7 +27,8 @@ from dissmodel_platform.experiments.recovery import (
     send_heartbeat,
 )
 from dissmodel_platform.experiments.transitions import MOST_LOSSES, claim
-from dissmodel_platform.services.run import remove_stale_scratch
+from dissmodel_platform.services import tidy
+from dissmodel_platform.services.tidy import keep_scratch_tidy, remove_stale_scratch
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +105,7 @@ async def test_the_run_of_a_worker_that_is_gone_is_handed_back_with_a_job(
     assert await log_lines(database, experiment.id) == [
         "Attempt 1 ended because the worker that ran it is gone; it will be run again."
     ]
-    assert await job_of(database, experiment) == {"status": "todo", "later": True}
+    assert await job_of(database, experiment) == {"status": "todo", "later": None}
     assert await mend() == 0
 
 
@@ -245,3 +250,71 @@ async def test_scratch_of_attempts_that_run_stays_and_all_other_goes(
     await remove_stale_scratch(database, runs)
     assert [path.name for path in runs.iterdir()] == [f"{experiment.id}-1"]
     await remove_stale_scratch(database, runs / "none")
+
+
+async def test_scratch_that_is_left_later_goes_too_also_where_a_run_has_closed_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidy, "_SCRATCH_SECONDS", 0.01)
+    tidying = asyncio.create_task(keep_scratch_tidy(database, tmp_path))
+    for number in (1, 2):
+        left = tmp_path / f"{uuid4().hex}-{number}"
+        (left / "outputs" / "closed").mkdir(parents=True)
+        (left / "outputs" / "closed").chmod(0)
+        async with asyncio.timeout(30):
+            while left.exists():
+                await asyncio.sleep(0.01)
+    tidying.cancel()
+
+
+async def test_workers_are_not_given_up_by_one_that_could_not_know(
+    database: Database, queue: App, submit: Submit, worker: UUID
+) -> None:
+    experiment = await submit()
+    silent = uuid4()
+    await register_worker(database, silent)
+    await claim(database, experiment.id, silent)
+    await database.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
+    assert (
+        await reconcile(database, queue, worker=worker, active=(), worker_timeout_seconds=None) == 0
+    )
+    assert await send_heartbeat(database, silent)
+
+
+async def test_a_session_that_stopped_inside_a_reconciliation_does_not_stop_others(
+    database_url: str, database: Database, submit: Submit, mend: Mend, monkeypatch: Any
+) -> None:
+    experiment = await submit()
+    await claim(database, experiment.id, uuid4())
+    monkeypatch.setitem(pool._SERVER_SIDE, "idle_in_transaction_session_timeout", "500ms")
+    stopping = Database(database_url)
+    await stopping.open()
+    with pytest.raises(DatabaseError):
+        async with stopping.transaction() as stopped:
+            await execute(stopped, "SELECT pg_advisory_xact_lock(%(lock)s)", lock=recovery._LOCK)
+            await execute(stopped, "SELECT * FROM experiments FOR UPDATE")
+            await execute(stopped, "UPDATE workers SET heartbeat_at = clock_timestamp()")
+            assert await mend() == 0
+            async with asyncio.timeout(30):
+                while await mend() == 0:
+                    await asyncio.sleep(0.05)
+            await execute(stopped, "SELECT 1")
+    await stopping.close()
+    assert (await get_experiment(database, experiment.id)).status == "pending"
+
+
+async def test_a_worker_whose_row_is_locked_stops_no_reconciliation(
+    database: Database, submit: Submit, mend: Mend
+) -> None:
+    experiment, silent, stopped = await submit(), uuid4(), uuid4()
+    await claim(database, experiment.id, silent)
+    for other in (silent, stopped):
+        await register_worker(database, other)
+    await database.execute(
+        "UPDATE workers SET heartbeat_at = now() - interval '1 hour' WHERE id IN (%(a)s, %(b)s)",
+        a=silent,
+        b=stopped,
+    )
+    async with database.transaction() as connection:
+        await execute(connection, "SELECT FROM workers WHERE id = %(id)s FOR UPDATE", id=stopped)
+        assert await mend() == 1

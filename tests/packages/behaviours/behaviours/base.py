@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from dissmodel.executor import ExperimentRecord, ModelExecutor
 from dissmodel.io._utils import write_text
+
+
+def is_told_to_end() -> bool:
+    """Say whether somebody outside has put the file ``end`` into this run's own directory."""
+    return Path(os.environ["TMPDIR"], "end").exists()
 
 
 class TextExecutor(ModelExecutor):

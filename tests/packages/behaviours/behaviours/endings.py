@@ -10,16 +10,18 @@ from typing import Any
 
 from dissmodel.executor import ExperimentRecord
 
-from behaviours.base import TextExecutor
+from behaviours.base import TextExecutor, is_told_to_end
 
 
 class Raises(TextExecutor):
-    """Raises in the phase that `phase` names."""
+    """Raises in the phase that `phase` names; where `waits` is set, when it is told to end."""
 
     name = "raises"
 
     def _fail(self, phase: str, record: ExperimentRecord) -> None:
         if record.parameters.get("phase", "run") == phase:
+            while record.parameters.get("waits") and not is_told_to_end():
+                time.sleep(0.02)
             raise ValueError("the elevation of cell 7 is missing")
 
     def validate(self, record: ExperimentRecord) -> None:
@@ -54,7 +56,10 @@ class Ends(TextExecutor):
 
 
 class Waits(TextExecutor):
-    """Says its process id, then waits `seconds`, deaf to SIGTERM where `deaf` is set."""
+    """Says its process id, then waits `seconds` or until it is told to end.
+
+    It is deaf to SIGTERM where `deaf` is set.
+    """
 
     name = "waits"
 
@@ -62,8 +67,24 @@ class Waits(TextExecutor):
         if record.parameters.get("deaf"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("waiting as", os.getpid())
-        time.sleep(record.parameters.get("seconds", 600))
+        deadline = time.monotonic() + record.parameters.get("seconds", 600)
+        while time.monotonic() < deadline and not is_told_to_end():
+            time.sleep(0.02)
         return "waited"
+
+
+class Counts(TextExecutor):
+    """Prints a number every twentieth of a second until it is told to end."""
+
+    name = "counts"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        count = 0
+        while not is_told_to_end():
+            print("count", count)
+            count += 1
+            time.sleep(0.05)
+        return str(count)
 
 
 class Hoards(TextExecutor):
