@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     run_memory_bytes: int = Field(default=0, ge=0)
     """Address-space limit of one run, in bytes; 0: none."""
 
+    run_log_bytes: int = Field(default=10_000_000, gt=0)
+    """What is kept of one run's log, in bytes; 20,000 lines at most."""
+
+    run_log_lines_per_second: Annotated[float, _between(1, 1_000_000)] = 1_000.0
+    """Lines a second that a model may print in the long run; more are left out and counted."""
+
     cancel_grace_seconds: Annotated[float, _between(0, 3_600)] = 5.0
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 

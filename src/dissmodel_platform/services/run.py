@@ -45,7 +45,7 @@ from dissmodel_platform.experiments.recovery import give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.compare import compare_outputs
-from dissmodel_platform.services.journal import Journal
+from dissmodel_platform.services.journal import Journal, LogBounds
 from dissmodel_platform.services.prepare import Prepared, Preparer
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
@@ -83,21 +83,22 @@ class Runner:
         if experiment is None:
             return
         outcome: dict[str, Any] = {}
-        journal = Journal(self._parts.database, experiment)
+        journal = Journal(self._parts.database, experiment, LogBounds.of(self._parts.settings))
+        journal.open()
         try:
             await self._run(experiment, journal, outcome)
         except asyncio.CancelledError:
             await asyncio.shield(
-                self._hand_back(experiment, "its worker is being stopped", lost=False)
+                self._hand_back(experiment, journal, "its worker is being stopped", lost=False)
             )
             raise
         except BuildInterrupted as error:
-            await self._hand_back(experiment, str(error).rstrip("."), lost=False)
+            await self._hand_back(experiment, journal, str(error).rstrip("."), lost=False)
         except (RunLost, StorageError, DatabaseError) as error:
-            await self._hand_back(experiment, str(error).rstrip("."), lost=True)
+            await self._hand_back(experiment, journal, str(error).rstrip("."), lost=True)
         except OSError as error:
             reason = f"the disk of its worker refused ({error})"
-            await self._hand_back(experiment, reason, lost=True)
+            await self._hand_back(experiment, journal, reason, lost=True)
         except PlatformError as error:
             await self._fail(experiment, journal, outcome, error)
         except Exception as error:
@@ -107,10 +108,13 @@ class Runner:
                 f"the traceback in the worker's log."
             )
             await self._fail(experiment, journal, outcome, problem)
+        finally:
+            await journal.close()
 
     async def _run(self, experiment: Experiment, journal: Journal, outcome: dict[str, Any]) -> None:
         parts = self._parts
         spec = _spec_of(experiment)
+        journal.enter("building")
         prepared = await parts.preparer.prepare(spec, experiment.submission.lock_sha256)
         outcome |= prepared.provenance()
         if prepared.request.tree is not None and prepared.request.editable:
@@ -128,6 +132,7 @@ class Runner:
     ) -> None:
         parts = self._parts
         async with self._scratch(experiment) as directory:
+            journal.enter("staging")
             staged = await self._stage(experiment, directory)
             outcome["inputs"] = [entry.as_json() for entry in staged]
             outcome["source_checksum"] = next(
@@ -141,6 +146,7 @@ class Runner:
             except PlatformError:  # a damaged environment may be why
                 parts.preparer.forget(prepared.environment)
                 raise
+            journal.enter("collecting")
             outputs = await collect_outputs(
                 directory / "outputs",
                 experiment.id,
@@ -185,6 +191,7 @@ class Runner:
     ) -> RunRecord:
         """Run the model's process and return the record it made."""
         settings = self._parts.settings
+        journal.enter("starting")
         limits = {"RLIMIT_CORE": 0}
         if settings.run_memory_bytes:
             limits["RLIMIT_AS"] = settings.run_memory_bytes
@@ -243,8 +250,10 @@ class Runner:
         if experiment.reproduces is not None:
             original = await get_experiment(self._parts.database, experiment.reproduces)
             outcome["reproduction"] = compare_outputs(original, outputs.artifacts)
+        await journal.close()
+        entries, progress = journal.take()
         async with self._parts.database.transaction() as connection:
-            await complete(connection, experiment, outcome, outputs.artifacts, journal.take_lines())
+            await complete(connection, experiment, outcome, outputs.artifacts, entries, progress)
 
     async def _fail(
         self,
@@ -259,12 +268,16 @@ class Runner:
             above = error.output_tail
         elif isinstance(error, ModelFailed):
             above = error.traceback
-        lines = journal.take_lines()
-        lines += [LogLine("platform", line) for line in above.splitlines()]
-        lines.append(LogLine("platform", " ".join(str(error).split())))
-        await fail(self._parts.database, experiment, outcome, lines)
+        await journal.close()
+        entries, progress = journal.take()
+        entries += [LogLine("platform", line) for line in above.splitlines()]
+        entries.append(LogLine("platform", " ".join(str(error).split())))
+        await fail(self._parts.database, experiment, outcome, entries, progress)
 
-    async def _hand_back(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
+    async def _hand_back(
+        self, experiment: Experiment, journal: Journal, reason: str, *, lost: bool
+    ) -> None:
+        await journal.close(write=True)
         with contextlib.suppress(DatabaseError):  # the reconciler does it once the database is back
             async with self._parts.database.transaction() as connection:
                 await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
