@@ -11,6 +11,7 @@
      │   ├─ ExperimentNotFound
      │   └─ ObjectNotFound
      ├─ AlreadyFinal            the experiment has ended; nothing left to change
+     ├─ TooManyStreams          one key follows more experiments at once than is allowed
      ├─ RequestTimeout          the body of a request did not come in time
      ├─ NotAuthenticated
      ├─ NotAuthorised
@@ -152,6 +153,13 @@ class AlreadyFinal(PlatformError):
 
     code = "already-final"
     title = "Experiment already ended"
+
+
+class TooManyStreams(PlatformError):
+    """One key follows more experiments at once than the operator allows."""
+
+    code = "too-many-streams"
+    title = "Too many streams"
 
 
 class RequestTimeout(PlatformError):

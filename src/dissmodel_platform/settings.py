@@ -174,6 +174,10 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(default=2 * 1024**2, gt=0)
     """Largest body of a request that is no upload, in bytes."""
 
+    event_streams_per_key: int = Field(default=100, ge=1)
+    """Experiments that one key may follow at the same time (`GET /job/{id}/events`) through one
+    process of the api."""
+
     log_format: Literal["text", "json"] = "text"
     """Form of the log lines of the three roles."""
 

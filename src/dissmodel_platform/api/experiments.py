@@ -23,7 +23,10 @@ async def get_experiment(
 ) -> dict[str, Any]:
     """Return one flat object: dissmodel's record and the platform's provenance side by side."""
     experiment = await queries.get_experiment(parts.database, experiment_id)
-    return experiment.flat_record(await queries.log_lines(parts.database, experiment.id))
+    return experiment.flat_record(
+        await queries.log_lines(parts.database, experiment.id),
+        await queries.phases_of(parts.database, experiment.id),
+    )
 
 
 @router.get("/{experiment_id}/artifacts", summary="The files of a result")

@@ -43,6 +43,7 @@ def job_of(experiment: Experiment, logs: list[str]) -> Job:
         started_at=experiment.started_at,
         finished_at=experiment.finished_at,
         progress=experiment.progress,
+        expected_end=experiment.expected_end,
         warnings=experiment.submission.warnings,
         reproduces=experiment.reproduces,
     )

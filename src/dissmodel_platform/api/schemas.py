@@ -84,8 +84,28 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: dict[str, Any] | None = None
+    expected_end: datetime | None = Field(
+        default=None, description="While the model simulates: when that will be done."
+    )
     warnings: list[str] = []
     reproduces: str | None = None
+
+
+class LogEntry(BaseModel):
+    """One line of a run's log."""
+
+    id: int = Field(description="Its place: the `id` that the stream of events gives it.")
+    at: datetime = Field(description="When it was printed.")
+    attempt: int
+    stream: Literal["stdout", "stderr", "record", "platform"]
+    text: str
+
+
+class LogPage(BaseModel):
+    """A part of a run's log, oldest line first."""
+
+    lines: list[LogEntry]
+    next: int | None = Field(description="`cursor` of the following page.")
 
 
 class JobPage(BaseModel):

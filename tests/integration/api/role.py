@@ -19,7 +19,7 @@ KEY = "mine"
 
 
 @contextmanager
-def serving(tmp_path: Path, url: str) -> Iterator[httpx.Client]:
+def serving(tmp_path: Path, url: str, **variables: str) -> Iterator[httpx.Client]:
     """Run the role ``api`` and talk to it; it ends as it should."""
     log = tmp_path / "api.log"
     port = _free_port()
@@ -32,10 +32,12 @@ def serving(tmp_path: Path, url: str) -> Iterator[httpx.Client]:
                 "DATABASE_URL": url,
                 "API_KEYS": KEY,
                 "PLATFORM_CANCEL_GRACE_SECONDS": "0",
+                **variables,
             },
             stdout=output,
             stderr=output,
         )
+    (tmp_path / "api.pid").write_text(str(process.pid))
     try:
         with httpx.Client(
             base_url=f"http://127.0.0.1:{port}",
