@@ -10,6 +10,7 @@
      │   ├─ LockNotFound
      │   ├─ ExperimentNotFound
      │   └─ ObjectNotFound
+     ├─ SubmissionConflict      a key or an id stands for another submission already
      ├─ AlreadyFinal            the experiment has ended; nothing left to change
      ├─ TooManyStreams          one key follows more experiments at once than is allowed
      ├─ RequestTimeout          the body of a request did not come in time
@@ -146,6 +147,13 @@ class ObjectNotFound(NotFound):
 
     code = "object-not-found"
     title = "File not found"
+
+
+class SubmissionConflict(PlatformError):
+    """The idempotency key or the experiment id stands for another submission already."""
+
+    code = "submission-conflict"
+    title = "Another submission"
 
 
 class AlreadyFinal(PlatformError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator
+from datetime import UTC
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -170,5 +171,6 @@ async def _events(parts: Context, experiment_id: str, after: int) -> AsyncGenera
 
 def _told(entry: HistoryEntry) -> str:
     """Return an event as text; in ASCII, so that no character in it ends a line."""
-    content = {"at": entry.at.isoformat(), "attempt": entry.attempt, **entry.content}
+    at = entry.at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    content = {"at": at, "attempt": entry.attempt, **entry.content}
     return f"id: {entry.seq}\nevent: {entry.kind}\ndata: {json.dumps(content)}\n\n"

@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 STATUS_BY_ERROR: dict[type[errors.PlatformError], int] = {
     errors.InvalidInput: 422,
     errors.NotFound: 404,
+    errors.SubmissionConflict: 409,
     errors.AlreadyFinal: 400,
     errors.TooManyStreams: 429,
     errors.RequestTimeout: 408,

@@ -24,6 +24,7 @@ from psycopg.types.json import Json, Jsonb
 from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
 from dissmodel_platform.execution.events import Entry, LogLine
 from dissmodel_platform.execution.outputs import Artifact
+from dissmodel_platform.experiments.once import Once
 from dissmodel_platform.experiments.record import Experiment, Submission
 from dissmodel_platform.storable import storable_text
 from dissmodel_platform.types import ExperimentId, Priority
@@ -40,15 +41,18 @@ async def insert(
     submitted_by: str,
     priority: Priority,
     reproduces: ExperimentId | None = None,
-) -> Experiment:
-    """Create a pending experiment."""
+    once: Once | None = None,
+) -> Experiment | None:
+    """Create a pending experiment; ``None`` where the same id or key is there already."""
     row = await fetch_one(
         connection,
         """
         INSERT INTO experiments
-            (id, priority, model_name, model_commit, submitted_by, reproduces, submission)
+            (id, priority, model_name, model_commit, submitted_by, reproduces, submission,
+             idempotency_key, request_sha256)
         VALUES (%(id)s, %(priority)s, %(model)s, %(commit)s, %(by)s, %(reproduces)s,
-                %(submission)s)
+                %(submission)s, %(key)s, %(request)s)
+        ON CONFLICT DO NOTHING
         RETURNING *
         """,
         id=experiment_id,
@@ -58,9 +62,10 @@ async def insert(
         by=submitted_by,
         reproduces=reproduces,
         submission=Json(submission.model_dump(mode="json")),
+        key=once.key if once is not None else None,
+        request=once.request_sha256 if once is not None else None,
     )
-    assert row is not None
-    return Experiment.from_row(row)
+    return None if row is None else Experiment.from_row(row)
 
 
 async def set_queue_job(

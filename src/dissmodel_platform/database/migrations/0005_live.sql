@@ -36,3 +36,8 @@ FROM experiments;
 -- update leaves the indexes alone. Open experiments are found by their status.
 DROP INDEX experiments_open;
 ALTER TABLE experiments SET (fillfactor = 70);
+
+-- A submission that is sent again, since its answer was lost, is the one that is there already.
+ALTER TABLE experiments ADD COLUMN idempotency_key text, ADD COLUMN request_sha256 text;
+CREATE UNIQUE INDEX experiments_idempotency_key ON experiments (submitted_by, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
