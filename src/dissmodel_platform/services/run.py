@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -47,6 +47,7 @@ from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.compare import compare_outputs
 from dissmodel_platform.services.journal import Journal, LogBounds
 from dissmodel_platform.services.prepare import Prepared, Preparer
+from dissmodel_platform.services.tally import PHASE_SECONDS, Tally
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -65,6 +66,7 @@ class RunnerParts:
     launcher: Launcher
     settings: Settings
     worker: UUID
+    tally: Tally = field(default_factory=Tally)
 
 
 class Runner:
@@ -110,6 +112,8 @@ class Runner:
             await self._fail(experiment, journal, outcome, problem)
         finally:
             await journal.close()
+            for phase, seconds in journal.phase_seconds().items():
+                self._parts.tally.observe(PHASE_SECONDS, phase, seconds)
 
     async def _run(self, experiment: Experiment, journal: Journal, outcome: dict[str, Any]) -> None:
         parts = self._parts

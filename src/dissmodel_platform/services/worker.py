@@ -27,6 +27,7 @@ from dissmodel_platform.services.build import Builder
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts, remove_stale_scratch
+from dissmodel_platform.services.tally import RUN_STARTS, Tally
 from dissmodel_platform.services.tidy import Tidier
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
@@ -60,6 +61,7 @@ class Worker:
         self._queue = queue
         self._settings = settings
         self._launcher = Launcher(settings.fork_servers)
+        self._tally = Tally()
         # Counted, since two jobs may point at one experiment for a moment.
         self._active: Counter[str] = Counter()
         self._heartbeat_seconds = min(
@@ -75,6 +77,7 @@ class Worker:
             allow_local=settings.allow_local_packages,
             when_built=self._tidier.want,
             policy=package_policy(settings),
+            tally=self._tally,
         )
         self._runner = Runner(
             RunnerParts(
@@ -88,6 +91,7 @@ class Worker:
                 launcher=self._launcher,
                 settings=settings,
                 worker=self.id,
+                tally=self._tally,
             )
         )
         queue.task(name=RUN_TASK, queue=RUNS)(self._run_experiment)
@@ -95,7 +99,7 @@ class Worker:
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; then finish or hand back what is running."""
-        await register_worker(self._database, self.id)
+        await register_worker(self._database, self.id, slots=self._settings.worker_slots)
         await remove_stale_scratch(self._database, self._settings.runs_directory)
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
         for sentence in await asyncio.to_thread(self._layout.faults):
@@ -114,7 +118,15 @@ class Worker:
             await asyncio.gather(tidying, return_exceptions=True)
             await self._launcher.close()
             with suppress(DatabaseError):
+                await self._write_tally()
                 await forget_worker(self._database, self.id)
+
+    async def _write_tally(self) -> None:
+        """Add what was counted since the last time to the totals."""
+        for result, times in self._launcher.starts.items():
+            self._tally.count(RUN_STARTS, result, times)
+        self._launcher.starts.clear()
+        await self._tally.write(self._database)
 
     async def _keep_alive_until(self, stop: asyncio.Event, *consumers: asyncio.Task[None]) -> None:
         """Send heartbeats until the worker is stopped or given up, or can work no more."""
@@ -194,6 +206,7 @@ class Worker:
                     active=self._active,
                     worker_timeout_seconds=self._settings.worker_timeout_seconds,
                 )
+                await self._write_tally()
             except DatabaseError as error:
                 log.warning("heartbeat: %s", error)
             await asyncio.sleep(self._heartbeat_seconds)

@@ -41,3 +41,13 @@ ALTER TABLE experiments SET (fillfactor = 70);
 ALTER TABLE experiments ADD COLUMN idempotency_key text, ADD COLUMN request_sha256 text;
 CREATE UNIQUE INDEX experiments_idempotency_key ON experiments (submitted_by, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
+
+-- What workers have counted, for Prometheus: sums that only grow, whoever comes and goes.
+CREATE TABLE worker_totals (
+    name          text NOT NULL,
+    label         text NOT NULL,
+    bucket        text NOT NULL,
+    value         double precision NOT NULL,
+    PRIMARY KEY (name, label, bucket)
+);
+ALTER TABLE workers ADD COLUMN slots integer NOT NULL DEFAULT 1;
