@@ -53,6 +53,7 @@ async def test_a_log_has_a_largest_size(lab: Any) -> None:
 
 async def test_a_model_that_prints_too_fast_is_told_how_much_was_left_out(lab: Any) -> None:
     runner = lab.runner(run_log_lines_per_second=20)
+    await lab.run("draws")  # its environment is there then
     begin = os.times()
     experiment = await lab.run("floods", {"seconds": 2}, runner=runner)
     used = sum(os.times()[:2]) - sum(begin[:2])
@@ -72,6 +73,7 @@ async def test_a_model_that_prints_too_fast_is_told_how_much_was_left_out(lab: A
 
 
 async def test_whatever_a_model_writes_to_the_pipe_of_events_is_bounded(lab: Any) -> None:
+    await lab.run("draws")
     begin = os.times()
     experiment = await lab.run("floods-events", {"seconds": 2})
     used = sum(os.times()[:2]) - sum(begin[:2])

@@ -114,6 +114,7 @@ async def test_a_worker_says_at_its_start_what_its_disk_costs(
 async def test_a_worker_tells_what_its_runs_took_and_how_they_were_started(
     lab: Any, serve: Serve
 ) -> None:
+    await lab.run("draws")  # its environment is there then
     async with serve(worker_slots=2) as (worker, _):
         for _ in range(3):
             assert (await lab.ended(await lab.submit("draws"))).status == "completed"
@@ -197,7 +198,7 @@ async def test_a_worker_takes_jobs_again_after_the_database_was_away(
 async def test_a_job_that_points_at_a_run_in_progress_does_not_disturb_it(
     lab: Any, serve: Serve
 ) -> None:
-    async with serve(worker_slots=2) as (worker, _):
+    async with serve(worker_slots=2):
         experiment = await lab.submit("waits", {"seconds": 3})
         await lab.wait_for_line(experiment, "waiting as ")
         async with lab.database.transaction() as connection:
