@@ -102,6 +102,7 @@ class Journal:
         self._has_unkept_progress = False
         self._forecast = _Forecast(clock)
         self._written_at = clock()
+        self._could_write = True
         self._closing = asyncio.Event()
         self._flusher: asyncio.Task[None] | None = None
         self.disowned = asyncio.Event()
@@ -116,7 +117,7 @@ class Journal:
         Parameters
         ----------
         write : bool
-            Whether to write that before, where the database answers.
+            Whether to write that before, if the database answered the last time.
         """
         self._closing.set()  # a write that is under way comes to its end, so that no line is lost
         if self._flusher is not None:
@@ -124,7 +125,7 @@ class Journal:
             self._flusher = None
             if isinstance(fault, Exception):
                 log.error("experiment %s: its log", self._experiment.id, exc_info=fault)
-        if write and not self.disowned.is_set():
+        if write and self._could_write and not self.disowned.is_set():
             await self._flush()
 
     async def follow(self, run: Run) -> None:
@@ -267,7 +268,9 @@ class Journal:
         try:
             if not await report(self._database, self._experiment, entries, progress):
                 self.disowned.set()
+            self._could_write = True
         except DatabaseError as error:
+            self._could_write = False
             log.warning("experiment %s: %s", self._experiment.id, error)
             self._entries[:0] = entries
             self._progress_changed |= progress is not None

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.services import journal
 from dissmodel_platform.services.journal import MOST_LINES
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +189,29 @@ async def test_lines_reach_the_log_while_the_model_still_runs(lab: Any) -> None:
     assert not running.done()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_a_run_told_before_it_was_stopped_is_kept(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FLUSH_SECONDS", 600)  # nothing is written in between
+    read = asyncio.Event()
+    add = journal.Journal.add
+
+    def noticed(self: journal.Journal, event: Any) -> None:
+        add(self, event)
+        if isinstance(event, LogLine):
+            read.set()
+
+    monkeypatch.setattr(journal.Journal, "add", noticed)
+    experiment = await lab.submit("waits")
+    running = asyncio.create_task(lab.runner().run(experiment.id))
+    await asyncio.wait_for(read.wait(), 120)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    first, last = await lab.log(experiment)
+    assert first.text.startswith("waiting as ")
+    assert last.text.startswith("Attempt 1 ended because its worker is being stopped")
 
 
 async def test_a_database_that_is_away_for_a_moment_costs_neither_run_nor_lines(lab: Any) -> None:
