@@ -152,8 +152,9 @@ class Settings(BaseSettings):
     """Size of this machine's environments and their package cache, in bytes; 0: no limit."""
 
     package_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Comma-separated hosts on private networks that builds may connect to (``*.example.org``); the
-    indexes in uv's own variables are among them without being named."""
+    """Comma-separated hosts on private networks that builds may connect to (``*.example.org``,
+    ``index.example.org:8080``); the indexes in uv's own variables are among them without being
+    named."""
 
     package_sources: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated sources that packages may come from: ``index``, ``git+https://host/group/``,

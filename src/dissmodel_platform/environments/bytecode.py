@@ -2,7 +2,9 @@
 
 A package's ``__pycache__`` is a link into the store, so an environment gets the bytecode of fifty
 packages for a few hundred links, and it takes no room. Which wheel a module belongs to is known by
-the hash in the lock; a module that two wheels claim stays without bytecode.
+the hash in the lock; a module that two wheels claim stays without bytecode. A wheel is compiled
+where it is installed by itself: among others, one of them could have put its own text in the place
+of this one's, and would run wherever this one is installed.
 
 The store holds, for each wheel, ``modules.json`` (the modules of each of its directories), the
 bytecode of one directory after the other in ``0``, ``1``, …, and a symbolic link to each in
@@ -18,12 +20,13 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import cache_from_source
 from pathlib import Path
 
+from dissmodel_platform.environments.compile_wheel import NO_ROOM
 from dissmodel_platform.environments.scratch import replace_directory, scratch_directory
 from dissmodel_platform.environments.seals import Seals, records_of, seal
 from dissmodel_platform.environments.uv import PYTHON
@@ -32,6 +35,9 @@ from dissmodel_platform.environments.workshop import Room, Workshop
 
 Modules = Mapping[str, Sequence[str]]
 """Names of the modules' files in each directory of a wheel, which is relative to its root."""
+
+Unpack = Callable[[Wheel, Path], Path]
+"""Installs one wheel in a scratch directory, by itself, and returns its ``site-packages``."""
 
 _COMPILE = Path(__file__).with_name("compile_wheel.py").resolve()
 _CACHE = "__pycache__"
@@ -62,7 +68,7 @@ class BytecodeStore:
         """Where modules are compiled before they are put in place."""
         return self.directory / "scratch"
 
-    def link(self, site: Path, wheels: Sequence[Wheel]) -> None:
+    def link(self, site: Path, wheels: Sequence[Wheel], unpack: Unpack) -> None:
         """Give an environment the bytecode of its wheels, compiling what nobody compiled yet.
 
         Parameters
@@ -71,9 +77,13 @@ class BytecodeStore:
             The ``site-packages`` of an environment.
         wheels : sequence of Wheel
             What was installed there.
+        unpack : callable
+            For the wheels that have to be compiled, where there are several.
 
         Raises
         ------
+        EnvironmentBuildError
+            A wheel cannot be installed by itself.
         BuildInterrupted
             The worker is being stopped.
         OSError
@@ -81,12 +91,12 @@ class BytecodeStore:
         """
         if not wheels:
             return
-        records = records_of(site)
+        alone = site if len(wheels) == 1 else None
         with ThreadPoolExecutor(min(_MAX_AT_ONCE, os.cpu_count() or 1)) as threads:
             modules = dict(
                 zip(
                     wheels,
-                    threads.map(lambda wheel: self._modules(site, wheel, records), wheels),
+                    threads.map(lambda wheel: self._modules(wheel, alone, unpack), wheels),
                     strict=True,
                 )
             )
@@ -115,34 +125,37 @@ class BytecodeStore:
         """Say whether the bytecode of a wheel is here and as it was compiled."""
         return self.seals.is_whole(self.path(sha256))
 
-    def _modules(self, site: Path, wheel: Wheel, records: Mapping[str, Path]) -> Modules:
+    def _modules(self, wheel: Wheel, alone: Path | None, unpack: Unpack) -> Modules:
         """Return the modules of a wheel, which are compiled then."""
         if self.is_whole(wheel.sha256):
             known = self.path(wheel.sha256) / _MODULES
             found: Modules = json.loads(known.read_text(encoding="utf-8"))
             return found
-        modules = _listed(records[wheel.name], site) if wheel.name in records else {}
-        self._compile(site, wheel, modules)
-        return modules
-
-    def _compile(self, site: Path, wheel: Wheel, modules: Modules) -> None:
-        """Compile what is there; a module that ends the compiler costs the wheel its bytecode."""
         with scratch_directory(self.scratch) as scratch:
-            listed = scratch / _MODULES
-            listed.write_text(json.dumps(modules), encoding="utf-8")
-            out = scratch / "out"
-            out.mkdir()
-            command = [PYTHON, "-I", "-S", str(_COMPILE), str(site), _MODULES, "out"]
-            self.workshop.run(command, Room(scratch, readable=(site, _COMPILE)), {})
-            _keep_bytecode_only(out, len(modules))
-            for index in range(len(modules)):
-                (out / str(index)).mkdir(exist_ok=True)
-                (out / f"{index}.link").symlink_to(self.path(wheel.sha256) / str(index))
-            (out / _MODULES).write_text(json.dumps(modules), encoding="utf-8")
-            # what a package compiles at run time (Numba) goes to the same directories
-            seal(out, {"wheel": wheel.sha256, "grows": True})
-            if not self.is_whole(wheel.sha256):
-                replace_directory(self.path(wheel.sha256), out, scratch)
+            return self._compile(wheel, alone or unpack(wheel, scratch), scratch)
+
+    def _compile(self, wheel: Wheel, site: Path, scratch: Path) -> Modules:
+        """Compile what is there; a module that ends the compiler costs the wheel its bytecode."""
+        records = records_of(site)
+        modules = _listed(records[wheel.name], site) if wheel.name in records else {}
+        listed = scratch / _MODULES
+        listed.write_text(json.dumps(modules), encoding="utf-8")
+        out = scratch / "out"
+        out.mkdir()
+        command = [PYTHON, "-I", "-S", str(_COMPILE), str(site), _MODULES, "out"]
+        done = self.workshop.run(command, Room(scratch, readable=(site, _COMPILE)), {})
+        if done.exit_code in NO_ROOM:  # what is sealed now would have no bytecode for ever
+            raise OSError(done.exit_code, os.strerror(done.exit_code), str(scratch))
+        _keep_bytecode_only(out, len(modules))
+        for index in range(len(modules)):
+            (out / str(index)).mkdir(exist_ok=True)
+            (out / f"{index}.link").symlink_to(self.path(wheel.sha256) / str(index))
+        (out / _MODULES).write_text(json.dumps(modules), encoding="utf-8")
+        # what a package compiles at run time (Numba) goes to the same directories
+        seal(out, {"wheel": wheel.sha256, "grows": True}, place=self.path(wheel.sha256))
+        if not self.is_whole(wheel.sha256):
+            replace_directory(self.path(wheel.sha256), out, scratch)
+        return modules
 
 
 def _name_again(link: Path, name: Path) -> bool:
@@ -166,9 +179,12 @@ def _link_files(compiled: Path, cache: Path, names: Sequence[str]) -> None:
 
 
 def _listed(record: Path, site: Path) -> dict[str, list[str]]:
-    """Return the modules that an installed wheel brought, from its own record."""
+    """Return the modules that an installed wheel brought, from its own record as far as it goes."""
     found: dict[str, list[str]] = {}
-    with record.open(encoding="utf-8", newline="") as opened:
+    with (
+        contextlib.suppress(ValueError, csv.Error),
+        record.open(encoding="utf-8", newline="") as opened,
+    ):
         for row in csv.reader(opened):
             place, _, name = row[0].rpartition("/") if row else ("", "", "")
             is_inside = not place.startswith("/") and ".." not in place.split("/")

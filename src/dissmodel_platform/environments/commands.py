@@ -19,6 +19,7 @@ from dissmodel_platform.processes import BoundProcess
 OUTPUT_TAIL_BYTES = 16_384
 OUTPUT_LIMIT_BYTES = 64 * 1024**2
 _LOOK_SECONDS = 0.5
+_HIDDEN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Bounds:
     memory_bytes : int
         Address space of each process; 0: none.
     disk_bytes : int
-        What may lie in its scratch directory; 0: no limit.
+        What may lie in its scratch directory, with what is new in the package cache; 0: no limit.
     """
 
     timeout_seconds: float
@@ -81,6 +82,7 @@ class Commands:
         cwd: Path,
         environment: Mapping[str, str],
         scratch: Path | None = None,
+        cache: Path | None = None,
     ) -> Finished:
         """Run one command and wait for it; after this, nothing of its process group is left.
 
@@ -94,6 +96,9 @@ class Commands:
             All its variables.
         scratch : Path, optional
             The directory whose content is bounded.
+        cache : Path, optional
+            A package cache: what anybody adds to it meanwhile counts as well, because wheels are
+            unpacked there.
 
         Raises
         ------
@@ -104,7 +109,8 @@ class Commands:
             process = self._start(command, cwd, environment, output)
             exit_code, limit = None, ""
             try:
-                exit_code, limit = self._wait(process, output, scratch)
+                disk = _Disk(scratch, cache, time.time()) if scratch else None
+                exit_code, limit = self._wait(process, output, disk)
             finally:
                 _end(process)
                 with self._guard:
@@ -131,7 +137,7 @@ class Commands:
             raise BuildInterrupted("The build was ended because the worker is being stopped.")
 
     def _wait(
-        self, bound: BoundProcess, output: IO[bytes], scratch: Path | None
+        self, bound: BoundProcess, output: IO[bytes], disk: _Disk | None
     ) -> tuple[int | None, str]:
         """Return the exit code, or ``None`` and the limit that the command went over."""
         bounds = self.bounds
@@ -148,7 +154,10 @@ class Commands:
                 )
             if os.fstat(output.fileno()).st_size > OUTPUT_LIMIT_BYTES:
                 return None, f"printed more than {OUTPUT_LIMIT_BYTES >> 20} MiB; make it quieter"
-            if scratch and bounds.disk_bytes and _size(scratch) > bounds.disk_bytes:
+            used = disk.used_bytes() if disk and bounds.disk_bytes else 0
+            if used is None:
+                return None, "hid what it wrote; keep directories open, and their paths short"
+            if used > bounds.disk_bytes:
                 return None, (
                     f"wrote more than {bounds.disk_bytes / 1e9:g} GB; raise "
                     "PLATFORM_BUILD_DISK_BYTES if the package needs more"
@@ -179,13 +188,64 @@ def _end(bound: BoundProcess) -> None:
     bound.release()
 
 
-def _size(directory: Path) -> int:
-    """Return what the files below a directory take on the disk, in bytes."""
-    total = 0
-    for place, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118 - hot
+@dataclass
+class _Disk:
+    """What a command takes on the disk."""
+
+    scratch: Path
+    cache: Path | None
+    begin: float
+    hidden_since: float | None = None
+
+    def used_bytes(self) -> int | None:
+        """Return what it takes now; ``None`` where it has kept that from being seen for long.
+
+        For a moment that is no fault: the tests of some ``configure`` scripts do so.
+        """
+        places = [self.scratch]
+        if self.cache is not None and not self.cache.is_relative_to(self.scratch):
+            places += _new_in_cache(self.cache, self.begin)
+        try:
+            used = _size(places)
+        except OSError:
+            now = time.monotonic()
+            self.hidden_since = self.hidden_since or now
+            return 0 if now - self.hidden_since < _HIDDEN_SECONDS else None
+        self.hidden_since = None
+        return used
+
+
+def _new_in_cache(cache: Path, begin: float) -> list[Path]:
+    """Return what ``uv`` unpacks in its cache, or has unpacked, since a time."""
+    found = []
+    for path in (*cache.glob(".tmp*"), *cache.glob("archive-v*/*")):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_ctime >= begin:
+                found.append(path)
+    return found
+
+
+def _size(places: Sequence[Path]) -> int:
+    """Return what the files below some directories take on the disk, in bytes, each counted once.
+
+    Raises
+    ------
+    OSError
+        A directory cannot be looked into: it is closed, or nested deeper than a path can be long.
+    """
+    total, linked = 0, set()
+    pending = [str(place) for place in places]
+    while pending:
+        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                        continue
+                    found = entry.stat(follow_symlinks=False)
+                    if found.st_nlink == 1 or found.st_ino not in linked:
+                        linked.add(found.st_ino)
+                        total += found.st_blocks * 512
     return total
 
 

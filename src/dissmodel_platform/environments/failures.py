@@ -38,6 +38,11 @@ _NO_REPOSITORY = (
 # of versions, since uv reports "failed to fetch tag" whatever the reason was.
 _CAUSES = (
     _cause(
+        r"No space left on device|Disk quota exceeded",
+        BuildFailed,
+        "the worker's disk is full; free space on it, then submit it again.",
+    ),
+    _cause(
         r"host key verification failed|no \S+ host key is known",
         PackageNotFound,
         "the ssh host of its repository is not known here; compare its key with the one that its "

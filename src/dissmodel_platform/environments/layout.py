@@ -77,7 +77,7 @@ class Layout:
         return self.locks / f"{key}.use"
 
     def make(self) -> None:
-        """Make what is missing."""
+        """Make what is missing: all of it may be deleted at any time."""
         for path in (
             self.environments, self.libraries, self.bytecode, self.wheels, self.cache,
             self.scratch, self.locks,

@@ -68,4 +68,12 @@ def is_leased(file: Path) -> bool:
 
 
 def _open(file: Path) -> int:
+    try:
+        return _open_file(file)
+    except FileNotFoundError:  # the machine's directory of locks was deleted
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return _open_file(file)
+
+
+def _open_file(file: Path) -> int:
     return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

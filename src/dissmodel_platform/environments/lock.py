@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from packaging.utils import parse_wheel_filename
+
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.types import EnvironmentKey, Sha256
 
@@ -91,11 +93,17 @@ class Lock:
 
     @classmethod
     def parse(cls, text: str) -> Lock:
-        """Read a ``pylock.toml``."""
+        """Read a ``pylock.toml``.
+
+        Raises
+        ------
+        ValueError
+            It is no TOML, or names a wheel that was built in a way that could not be a file's name.
+        """
         content = tomllib.loads(text)
         packages = tuple(_package(entry) for entry in content.get("packages", ()))
         ours = content.get("tool", {}).get(_TOOL, {}).get("wheels", ())
-        built = (BuiltWheel(w["name"], w["file"], Sha256(w["sha256"])) for w in ours)
+        built = (_built_wheel(wheel) for wheel in ours)
         return cls(text, packages, tuple(built))
 
     def with_built(self, wheels: Iterable[BuiltWheel]) -> Lock:
@@ -125,7 +133,9 @@ class Lock:
             return self.find(request.distribution)
         address, _, fragment = request.package.removeprefix("git+").partition("#")
         subdirectory = dict(parse_qsl(fragment)).get("subdirectory", "")
-        there = [p for p in self.packages if p.source and address.startswith(p.source)]
+        asked = _without_user(address)
+        there = [p for p in self.packages if p.source and asked.startswith(_without_user(p.source))]
+        there.sort(key=lambda p: len(p.source), reverse=True)  # …/flood-model is also at …/flood
         exactly = [p for p in there if p.subdirectory == subdirectory]
         others = [p for p in self.packages if p.commit]
         return next(iter(exactly + there + others), None)
@@ -175,10 +185,23 @@ def _package(entry: Mapping[str, Any]) -> LockedPackage:
     )
 
 
+def _built_wheel(entry: Mapping[str, Any]) -> BuiltWheel:
+    """Read an entry of the tool's own table; it becomes a path, so it must not be one already."""
+    name, file, sha256 = (str(entry[key]) for key in ("name", "file", "sha256"))
+    parse_wheel_filename(file)
+    if "/" in file or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{file!r} with hash {sha256!r} cannot be a wheel")
+    return BuiltWheel(name, file, Sha256(sha256))
+
+
 def _file(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Return the address or path of a file of a lock, and its SHA-256, which may be empty."""
     address = str(entry.get("url") or entry.get("path", ""))
     return address.partition("#")[0], str(entry.get("hashes", {}).get("sha256", ""))
+
+
+def _without_user(address: str) -> str:
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def _normalised(name: str) -> str:

@@ -18,6 +18,7 @@ from dissmodel_platform.environments.commands import Finished
 from dissmodel_platform.environments.failures import explain
 from dissmodel_platform.environments.lock import BuiltWheel, Lock, LockedPackage
 from dissmodel_platform.environments.packages import PackageRequest
+from dissmodel_platform.environments.scratch import read_made
 from dissmodel_platform.environments.ssh_sources import SshSources, fetch_ssh_sources
 from dissmodel_platform.environments.uv import PYTHON, Uv
 from dissmodel_platform.environments.wheels import best_wheel, built_wheel_path
@@ -25,6 +26,8 @@ from dissmodel_platform.environments.workshop import Room
 from dissmodel_platform.errors import BuildFailed, PackageNotFound
 from dissmodel_platform.types import Sha256
 
+_MAX_LOCK_BYTES = 32 * 1024**2
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _FETCH = Path(__file__).with_name("fetch.py").resolve()
 
 
@@ -92,7 +95,23 @@ class LockMaker:
             "--python", PYTHON, "--python-version", self.request.python,
             "--no-header", "--no-annotate", "--quiet",
         )  # fmt: skip
-        return Lock.parse((self.scratch / "pylock.toml").read_text())
+        return self._read_lock()
+
+    def _read_lock(self) -> Lock:
+        """Read the tool's answer, which what it has run could have replaced."""
+        try:
+            lock = Lock.parse(read_made(self.scratch / "pylock.toml", _MAX_LOCK_BYTES).decode())
+        except _UNREADABLE as error:
+            raise BuildFailed(
+                f"Package {self.request.label!r} cannot be installed: resolving it left no lock "
+                f"that can be read ({error})."
+            ) from error
+        if lock.built:
+            raise BuildFailed(
+                f"Package {self.request.label!r} cannot be installed: a build has written to its "
+                "lock."
+            )
+        return lock
 
     def _build(self, package: LockedPackage, number: int, room: Room) -> BuiltWheel:
         """Fetch the source of a package and build it."""
@@ -140,7 +159,8 @@ class LockMaker:
         self._run_uv(
             room, "build", "--wheel", "--out-dir", str(out), "--python", PYTHON, str(project),
         )  # fmt: skip
-        made = [path for path in out.glob("*.whl") if path.is_file() and not path.is_symlink()]
+        found = [] if out.is_symlink() else out.glob("*.whl")
+        made = [path for path in found if path.is_file() and not path.is_symlink()]
         if len(made) != 1 or not _is_wheel_of(name, made[0].name):
             raise BuildFailed(
                 f"Package {self.request.label!r} cannot be installed: building {name} did not make "

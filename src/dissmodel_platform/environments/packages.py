@@ -79,8 +79,21 @@ class SourceTree:
         )
 
     def project_digest(self) -> str:
-        """Return the SHA-256 of the project file: a change means other metadata or dependencies."""
-        return hashlib.sha256(self.project_file().read_bytes()).hexdigest()
+        """Return the SHA-256 of the project's files: a change means other metadata or dependencies.
+
+        Beside the project file these are what its build backend may read them from.
+
+        Raises
+        ------
+        PackageNotFound
+            The directory is not there or is no Python project.
+        """
+        total = hashlib.sha256(self.project_file().read_bytes())
+        for name in ("setup.py", "setup.cfg", "requirements.txt"):
+            file = self.path / name
+            if file.is_file() and file != self.project_file():
+                total.update(f"\0{name}\0".encode() + file.read_bytes())
+        return total.hexdigest()
 
 
 @dataclass(frozen=True)

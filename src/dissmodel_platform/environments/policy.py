@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import is_local, source_of
@@ -39,6 +39,12 @@ class _Place:
     host: str
     port: int
     segments: tuple[str, ...]
+
+    @property
+    def authority(self) -> str:
+        """Its host, and the port if it is not that of its scheme."""
+        is_usual = self.port == _PORTS[self.scheme.removeprefix("git+")]
+        return self.host.strip("[]") if is_usual else f"{self.host}:{self.port}"
 
     def holds(self, other: _Place) -> bool:
         """Say whether another address is this one or lies below it."""
@@ -67,15 +73,24 @@ class PackagePolicy:
         Addresses below which packages are allowed.
     allow_local : bool
         Whether a package may need another one that lies on the worker's own disk.
+    index_hosts : tuple of str
+        Hosts of the configured index, with ports where they are not the usual ones.
     """
 
     is_limited: bool = False
     index: bool = False
     places: tuple[_Place, ...] = ()
     allow_local: bool = False
+    index_hosts: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, entries: Iterable[str], *, allow_local: bool = False) -> PackagePolicy:
+    def read(
+        cls,
+        entries: Iterable[str],
+        *,
+        allow_local: bool = False,
+        index_hosts: Iterable[str] = (),
+    ) -> PackagePolicy:
         """Read the operator's list.
 
         Raises
@@ -95,12 +110,12 @@ class PackagePolicy:
                     f"`git+https://host/organisation/`, `git+ssh://git@host/organisation/` or "
                     f"`https://host/path/`."
                 )
-        return cls(bool(listed), _INDEX in listed, tuple(places), allow_local)
+        return cls(bool(listed), _INDEX in listed, tuple(places), allow_local, tuple(index_hosts))
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts of the list."""
-        return tuple(dict.fromkeys(place.host.strip("[]") for place in self.places))
+        """The hosts of the list, with a port where it is not the usual one."""
+        return tuple(dict.fromkeys(place.authority for place in self.places))
 
     def fault_of(self, package: str | None) -> str | None:
         """Say why a spec's ``package`` is not allowed; local sources have a setting of their own.
@@ -162,6 +177,18 @@ class PackagePolicy:
         place = _read(source)
         return place is not None and any(allowed.holds(place) for allowed in self.places)
 
+    def is_of_another_index(self, address: str) -> bool:
+        """Say whether a file is from an index that a package has named, on a host of the list.
+
+        A package may name one in its own settings (``tool.uv.index``). Builds reach the hosts of
+        the list, where others than those of the list may have one as well.
+        """
+        place = urlsplit(address.lower())
+        here = {place.netloc.rpartition("@")[2], place.hostname}
+        if here & set(self.index_hosts) or not here & set(self.hosts):
+            return False
+        return not self.allows_source(address)
+
     def _hint(self) -> str:
         return f"ask its operator to list the source in {SETTING}."
 
@@ -177,6 +204,10 @@ def _first_foreign(policy: PackagePolicy, text: str) -> tuple[str, str] | None:
         source = _origin(entry)
         if not policy.allows_source(source):
             return str(entry.get("name")), source
+        for file in () if source else (*entry.get("wheels", ()), entry.get("sdist", {})):
+            address = str(file.get("url", ""))
+            if policy.is_of_another_index(address):
+                return str(entry.get("name")), address
     return None
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from dissmodel_platform.database.pool import Connection, Database, execute, fetch_one
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest
-from dissmodel_platform.errors import EnvironmentBuildError
+from dissmodel_platform.errors import EnvironmentBuildError, PlatformError
 from dissmodel_platform.storable import storable_text
 from dissmodel_platform.types import EnvironmentKey
 
@@ -223,10 +223,20 @@ async def mark_ready(
     )
 
 
-async def mark_failed(
-    database: Database, row: EnvironmentRow, error: EnvironmentBuildError
-) -> None:
+async def mark_left(database: Database, row: EnvironmentRow) -> None:
+    """Say that a worker has left off resolving or building."""
+    await database.execute(
+        """
+        UPDATE environments SET state = 'pending', updated_at = clock_timestamp()
+        WHERE id = %(id)s AND state = 'building'
+        """,
+        id=row.id,
+    )
+
+
+async def mark_failed(database: Database, row: EnvironmentRow, error: PlatformError) -> None:
     """Keep why the environment cannot be built."""
+    tail = error.output_tail if isinstance(error, EnvironmentBuildError) else ""
     await database.execute(
         """
         UPDATE environments
@@ -236,5 +246,5 @@ async def mark_failed(
         """,
         id=row.id,
         error=storable_text(str(error)),
-        tail=storable_text(error.output_tail),
+        tail=storable_text(tail),
     )

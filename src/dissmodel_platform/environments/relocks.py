@@ -73,7 +73,7 @@ class Relock:
         if self.state == "failed":
             return f"The lock of {self.model_name!r} stays as it was. {self.error}"
         found = self.changes
-        if found.is_empty:
+        if found.is_empty and self.old == self.new:
             return f"Nothing changes: the lock of {self.model_name!r} holds what is newest."
         return (
             f"A new lock of {self.model_name!r} counts from now on; packages: {len(found.added)} "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
-from collections.abc import Callable, Iterator
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 _HELD = ".held"
+_LONG = 2_000  # characters of a path: half of what Linux takes
 
 
 @contextlib.contextmanager
@@ -35,6 +37,27 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
         finally:
             remove_tree(directory)
             held.unlink(missing_ok=True)
+
+
+def read_made(file: Path, max_bytes: int) -> bytes:
+    """Return what a build wrote, which may have put anything in the place of the file.
+
+    Raises
+    ------
+    OSError
+        It is not there, or no plain file: a link to what the build cannot read, or a pipe that
+        nobody writes to.
+    ValueError
+        It is larger than `max_bytes`.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(file))
+        content = opened.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{file.name} is larger than {max_bytes} bytes")
+    return content
 
 
 def replace_directory(final: Path, made: Path, scratch: Path) -> None:
@@ -61,16 +84,41 @@ def sweep(parent: Path) -> None:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory, also where a build has closed parts of it; what cannot go stays."""
-    shutil.rmtree(directory, onerror=_open_and_remove)
+    """Remove a directory, also where a build has closed parts of it; what cannot go stays.
+
+    What lies deep is moved up to the top and emptied there, so that it does not matter how deeply a
+    build has nested directories: deeper than a path can be long, or Python can recurse.
+    """
+    name = uuid4().hex
+    pending = [directory]
+    with contextlib.suppress(FileNotFoundError):
+        if directory.is_symlink() or not directory.is_dir():
+            directory.unlink()
+            return
+    for place in pending:  # it grows meanwhile
+        for entry in _entries(place):
+            with contextlib.suppress(OSError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)  # noqa: PTH108 - hot
+                    continue
+                below = Path(entry.path)
+                if len(entry.path) > _LONG:
+                    _open(below)
+                    below = below.rename(directory / f"{name}-{len(pending)}")
+                pending.append(below)
+    for place in reversed(pending):
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
-def _open_and_remove(remove: Callable[..., object], path: str, _: object) -> None:
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    """Return what lies in a directory, which is opened for that; nothing where it cannot be."""
     with contextlib.suppress(OSError):
-        for place in (Path(path).parent, Path(path)):
-            if place.is_dir() and not place.is_symlink():
-                place.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            remove(path)
+        _open(directory)
+        with os.scandir(directory) as entries:
+            return list(entries)
+    return []
+
+
+def _open(directory: Path) -> None:
+    directory.chmod(0o700)

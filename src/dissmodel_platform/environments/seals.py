@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from stat import S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +33,9 @@ _CACHE = "__pycache__"
 Fingerprint = tuple[object, ...]
 
 
-def seal(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def seal(
+    directory: Path, content: Mapping[str, Any], *, place: Path | None = None
+) -> dict[str, Any]:
     """Record the files of a finished installation and write its marker.
 
     Parameters
@@ -42,6 +44,9 @@ def seal(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         The installation.
     content : mapping
         What the marker shall say; with ``grows``, further files are no damage.
+    place : Path, optional
+        Where it will be whole, as its files name one another by where they are; by default where
+        it is.
 
     Returns
     -------
@@ -50,7 +55,12 @@ def seal(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """
     text = json.dumps(_scan(directory), separators=(",", ":")).encode()
     (directory / RECORD).write_bytes(text)
-    marker = {**content, "files": hashlib.sha256(text).hexdigest(), "build": uuid4().hex}
+    marker = {
+        **content,
+        "place": str((place or directory).resolve()),
+        "files": hashlib.sha256(text).hexdigest(),
+        "build": uuid4().hex,
+    }
     (directory / MARKER).write_text(json.dumps(marker, indent=1))
     return marker
 
@@ -67,10 +77,11 @@ def read_marker(directory: Path) -> dict[str, Any] | None:
 def damage(directory: Path) -> list[str]:
     """Look at all files of an installation; returns the paths that are not as recorded.
 
-    Where marker and record do not fit each other, these are named.
+    Where marker and record do not fit each other, or the marker is that of an installation in
+    another place, these are named.
     """
     marker = read_marker(directory)
-    if marker is None:
+    if marker is None or marker.get("place") != str(directory.resolve()):
         return [MARKER]
     try:
         text = (directory / RECORD).read_bytes()
@@ -168,7 +179,7 @@ def _is_as_listed(site: Path, record: Path, thorough: bool) -> bool:
             is_suspect = thorough or os.stat(file).st_mtime_ns > unpacked_ns  # noqa: PTH116 - hot
             if is_suspect and _digest(file) != digest:
                 return False
-    except OSError:
+    except (OSError, ValueError, csv.Error):  # a list that cannot be read, or names no files
         return False
     return True
 
@@ -179,7 +190,8 @@ def _hashes(record: Path) -> Iterator[tuple[str, str]]:
         text = opened.read()
     rows = csv.reader(io.StringIO(text)) if '"' in text else map(_cells, text.splitlines())
     for row in rows:
-        if len(row) > 1 and row[1].startswith("sha256=") and not row[0].startswith(("/", "..")):
+        is_inside = len(row) > 1 and row[0][:1] != "/" and ".." not in row[0].split("/")
+        if is_inside and row[1].startswith("sha256="):
             yield row[0], row[1].removeprefix("sha256=")
 
 
@@ -194,7 +206,10 @@ def _digest(file: str) -> str:
 
 
 def _scan(directory: Path) -> dict[str, list[Any]]:
-    """Return kind, size, time and link target of all below a directory but what is unrecorded."""
+    """Return kind, size, time, mode and link target of all below a directory.
+
+    What is unrecorded is left out.
+    """
     found: dict[str, list[Any]] = {}
     pending = [""]
     while pending:
@@ -212,7 +227,7 @@ def _scan(directory: Path) -> dict[str, list[Any]]:
                     found[name] = ["link", os.readlink(entry.path)]  # noqa: PTH115 - hot
                 else:
                     kind = "file" if S_ISREG(stat.st_mode) else "other"
-                    found[name] = [kind, stat.st_size, stat.st_mtime_ns]
+                    found[name] = [kind, stat.st_size, stat.st_mtime_ns, S_IMODE(stat.st_mode)]
     return found
 
 

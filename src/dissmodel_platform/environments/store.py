@@ -14,13 +14,11 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import sysconfig
 import time
-import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,25 +29,26 @@ from packaging.utils import canonicalize_name
 
 from dissmodel_platform.environments.bytecode import BytecodeStore
 from dissmodel_platform.environments.collection import Collected, Collector
-from dissmodel_platform.environments.failures import explain
+from dissmodel_platform.environments.install import Installer
 from dissmodel_platform.environments.layout import Layout, note_use, site_packages
 from dissmodel_platform.environments.leases import Lease
 from dissmodel_platform.environments.lock import BuiltWheel, Lock, environment_key
 from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest
 from dissmodel_platform.environments.scratch import (
+    read_made,
+    remove_tree,
     replace_directory,
     scratch_directory,
     sweep,
 )
-from dissmodel_platform.environments.seals import Seals, altered, read_marker, seal
+from dissmodel_platform.environments.seals import Seals, read_marker, seal
 from dissmodel_platform.environments.slots import build_slot
 from dissmodel_platform.environments.uv import Uv
 from dissmodel_platform.environments.wheels import (
     Wheel,
     built_wheel_path,
     choose_wheels,
-    pylock_of,
 )
 from dissmodel_platform.environments.workshop import Room, Workshop
 from dissmodel_platform.errors import (
@@ -62,6 +61,8 @@ from dissmodel_platform.types import EnvironmentKey
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_MAX_REPORT_BYTES = 4 * 1024**2
+_MAX_FONT_LIST_BYTES = 16 * 1024**2
 _LIBRARIES_LINE = "dissmodel-platform-libraries.pth"
 
 
@@ -84,6 +85,8 @@ class Environment:
         Which build of it this is: another one after it was mended.
     lease_file : Path
         What says that it is in use.
+    editable : bool
+        Whether the source of the model's package may change at any time.
     """
 
     key: EnvironmentKey
@@ -92,6 +95,7 @@ class Environment:
     parts: tuple[Path, ...] = ()
     build: str = ""
     lease_file: Path = Path(os.devnull)
+    editable: bool = False
 
     def use(self) -> Lease:
         """Say that the environment is in use; it is not removed until the lease ends."""
@@ -150,7 +154,6 @@ class EnvironmentStore:
         self._environments = self.layout.environments
         self._libraries = self.layout.libraries
         self._wheels = self.layout.wheels
-        self._cache = self.layout.cache
         self._locks = self.layout.locks
         self._scratch = self.layout.scratch
         self._harness = harness.parent.resolve()
@@ -162,6 +165,7 @@ class EnvironmentStore:
             sweep(self._bytecode.scratch)
         self.workshop = workshop
         self.uv = Uv(workshop)
+        self._installer = Installer(self.uv, self.layout)
 
     def lock(
         self, request: PackageRequest, accept: Callable[[Lock], None] = lambda _: None
@@ -183,6 +187,7 @@ class EnvironmentStore:
         OSError
             The disk refused.
         """
+        self.layout.make()
         with (
             self._slot(),
             scratch_directory(self._scratch) as scratch,
@@ -222,6 +227,7 @@ class EnvironmentStore:
         ready = self.find(lock, request)
         if ready is not None:
             return ready
+        self.layout.make()
         key = environment_key(lock, request)
         parts: dict[str, float] = {}
         with Lease.shared(self.layout.lease(key)):
@@ -269,16 +275,9 @@ class EnvironmentStore:
         """
         if max_bytes == 0:
             return None
-        return Collector(self.layout, self._tidy_cache, self.workshop.commands.check).collect(
-            max_bytes
-        )
-
-    def _tidy_cache(self, arguments: Sequence[str]) -> None:
-        with scratch_directory(self._scratch) as scratch:
-            room = Room(scratch, writable=(self._directory,))
-            done = self.uv.run(arguments, room, cache=self._cache)
-            if done.exit_code != 0:
-                log.warning("the package cache cannot be cleaned: %s", done.output_tail)
+        return Collector(
+            self.layout, self._installer.tidy_cache, self.workshop.commands.check
+        ).collect(max_bytes)
 
     def forget(self, environment: Environment) -> None:
         """Look at all files of an environment when it is wanted next: a run of it failed."""
@@ -309,7 +308,7 @@ class EnvironmentStore:
         """Return an environment that is here and whole, its libraries and bytecode too."""
         directory = self._environments / key
         marker = read_marker(directory)
-        if marker is None:
+        if marker is None or marker.get("key") != key:
             return None
         layers = [directory]
         if marker["libraries"]:
@@ -318,6 +317,8 @@ class EnvironmentStore:
         for sha256 in marker["wheels"].values():
             if not self._bytecode.is_whole(sha256):
                 broken.append(self._bytecode.path(sha256))
+        if not (directory / "bin" / "python").exists():  # what it leads to lies outside
+            broken.append(directory)
         if broken:
             log.warning("environment %s is damaged: %s", key, ", ".join(map(str, broken)))
             return None
@@ -333,8 +334,15 @@ class EnvironmentStore:
             parts.append(Path(marker["editable"]))
         libraries = read_marker(self._libraries / marker["libraries"]) or {}
         build = f"{marker.get('build', '')}-{libraries.get('build', '')}"
-        lease = self.layout.lease(key)
-        return Environment(key, directory, marker["distribution"], tuple(parts), build, lease)
+        return Environment(
+            key,
+            directory,
+            marker["distribution"],
+            tuple(parts),
+            build,
+            self.layout.lease(key),
+            editable=bool(marker["editable"]),
+        )
 
     def _slot(self) -> AbstractContextManager[None]:
         return build_slot(self._locks, self._parallel_builds, self.workshop.commands.check)
@@ -377,7 +385,7 @@ class EnvironmentStore:
             with _timed(parts, "check"):
                 self._check(self._environment(key, building, marker), request)
             (building / "pylock.toml").write_text(lock.text)
-            marker = seal(building, marker)
+            marker = seal(building, marker, place=final)
             replace_directory(final, building, scratch)
         return self._environment(key, final, marker)
 
@@ -396,8 +404,8 @@ class EnvironmentStore:
         own = [wheel for wheel in chosen if wheel.name == own_name]
         others = [wheel for wheel in chosen if wheel.name != own_name]
         with _timed(parts, "install"):
-            self._install(building, own, request, scratch, is_damaged)
-            self._install_editable(building, request, scratch)
+            self._installer.install(building, own, request, scratch, is_damaged)
+            self._installer.install_editable(building, request, scratch)
         name = _layer_name(others)
         layer = self._libraries / name
         if not self._is_layer_whole(layer, others):
@@ -405,17 +413,17 @@ class EnvironmentStore:
                 if not self._is_layer_whole(layer, others):
                     self._build_layer(layer, others, request, parts)
         if _overlap(site_packages(building), site_packages(layer)):
-            shutil.rmtree(building)
+            remove_tree(building)
             with _timed(parts, "install"):
-                self._install(building, chosen, request, scratch, is_damaged)
-                self._install_editable(building, request, scratch)
+                self._installer.install(building, chosen, request, scratch, is_damaged)
+                self._installer.install_editable(building, request, scratch)
             with _timed(parts, "bytecode"):
-                self._bytecode.link(site_packages(building), chosen)
+                self._link_bytecode(building, chosen, request)
             return ""
         line = f"import site; site.addsitedir({str(site_packages(layer))!r})\n"
         (site_packages(building) / _LIBRARIES_LINE).write_text(line)
         with _timed(parts, "bytecode"):
-            self._bytecode.link(site_packages(building), own)
+            self._link_bytecode(building, own, request)
         return name
 
     def _is_layer_whole(self, layer: Path, wheels: Sequence[Wheel]) -> bool:
@@ -433,76 +441,20 @@ class EnvironmentStore:
         with scratch_directory(self._scratch) as scratch:
             building = scratch / "libraries"
             with _timed(parts, "install"):
-                self._install(building, wheels, request, scratch, is_damaged)
+                self._installer.install(building, wheels, request, scratch, is_damaged)
             with _timed(parts, "bytecode"):
-                self._bytecode.link(site_packages(building), wheels)
-            seal(building, {"wheels": {wheel.name: wheel.sha256 for wheel in wheels}})
+                self._link_bytecode(building, wheels, request)
+            seal(building, {"wheels": {w.name: w.sha256 for w in wheels}}, place=layer)
             replace_directory(layer, building, scratch)
 
-    def _install(
-        self,
-        directory: Path,
-        wheels: Sequence[Wheel],
-        request: PackageRequest,
-        scratch: Path,
-        was_damaged: bool = False,
+    def _link_bytecode(
+        self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest
     ) -> None:
-        """Make a virtual environment of wheels with known hashes; nothing of theirs runs.
+        def unpack(wheel: Wheel, scratch: Path) -> Path:
+            self._installer.install(scratch / "alone", [wheel], request, scratch)
+            return site_packages(scratch / "alone")
 
-        What somebody changed in the package cache, by writing to a file that is linked from there,
-        is fetched anew; all files are compared where the installation replaces a damaged one.
-        """
-        self._sync(directory, wheels, request, scratch)
-        changed = altered(site_packages(directory), thorough=was_damaged)
-        if changed:
-            log.warning("the package cache is damaged; fetched anew: %s", ", ".join(changed))
-            self._uv(["cache", "clean", "--quiet", *changed], request, scratch)
-            shutil.rmtree(directory)
-            self._sync(directory, wheels, request, scratch)
-
-    def _sync(
-        self, directory: Path, wheels: Sequence[Wheel], request: PackageRequest, scratch: Path
-    ) -> None:
-        venv.EnvBuilder(symlinks=True).create(directory)
-        with (directory / "pyvenv.cfg").open("a") as settings:
-            settings.write("relocatable = true\n")  # uv then starts scripts by relative paths
-        if wheels:
-            (scratch / "pylock.toml").write_text(pylock_of(wheels))
-            python = ["--python", str(directory / "bin" / "python")]
-            self._uv_sync(
-                ["pip", "sync", *python, "--no-build", "--quiet", "pylock.toml"], request, scratch
-            )
-
-    def _uv_sync(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
-        """Install from the cache alone where it has everything: hashes do not grow old."""
-        room = Room(scratch, writable=(self._directory,))
-        if self.uv.run([*arguments, "--offline"], room, cache=self._cache).exit_code != 0:
-            self._uv(arguments, request, scratch)
-
-    def _uv(self, arguments: Sequence[str], request: PackageRequest, scratch: Path) -> None:
-        """Run the installer, which alone may write to the shared cache.
-
-        The whole directory is one mount in its room, since files are linked across it.
-        """
-        room = Room(scratch, writable=(self._directory,), network=True)
-        done = self.uv.run(arguments, room, cache=self._cache)
-        if done.exit_code != 0:
-            raise explain(request.label, done.output_tail)
-
-    def _install_editable(self, directory: Path, request: PackageRequest, scratch: Path) -> None:
-        """Have an editable source's own build backend link it into the environment."""
-        if request.tree is None or not request.tree.editable:
-            return
-        python = str(directory / "bin" / "python")
-        room = Room(scratch, writable=(request.tree.path,), network=True)
-        done = self.uv.run(
-            ["pip", "install", "--python", python, "--no-deps", "--quiet", "--editable",
-             str(request.tree.path)],
-            room,
-            cache=scratch / "cache",
-        )  # fmt: skip
-        if done.exit_code != 0:
-            raise explain(request.label, done.output_tail)
+        self._bytecode.link(site_packages(directory), wheels, unpack)
 
     def _check(self, environment: Environment, request: PackageRequest) -> None:
         """Import the package in the new environment and run dissmodel's contract checks."""
@@ -579,13 +531,20 @@ class EnvironmentStore:
                     f"must not compute at import.",
                     done.output_tail,
                 )
-            if not report.exists():
+            if not os.path.lexists(report):
                 raise BuildFailed(
                     f"Package {package!r} was installed, but importing it ended the interpreter "
                     f"(exit code {done.exit_code}); import it on your own machine to see why.",
                     done.output_tail,
                 )
-            content: dict[str, Any] = json.loads(report.read_text())
+            try:
+                content = _read_report(report)
+            except (OSError, ValueError, RecursionError) as error:
+                raise BuildFailed(
+                    f"Package {package!r} was installed, but importing it spoils the check "
+                    f"({error}); a package must not meddle with what imports it.",
+                    done.output_tail,
+                ) from error
             return content, done.output_tail
 
 
@@ -594,11 +553,13 @@ def clean_environment(environment: Environment, home: str) -> dict[str, str]:
 
     One thread for the numerical libraries, because a process with more cannot be forked; the date
     of GeoPackages is fixed, because their bytes would differ from run to run otherwise;
-    Matplotlib finds the font list that the build made.
+    Matplotlib finds the font list that the build made. Of a source that may change no bytecode is
+    left: it counts for every file of the same size and second.
     """
     passed_on = ("PATH", "LANG", "OPENBLAS_CORETYPE")
     return {
         **{name: os.environ[name] for name in passed_on if name in os.environ},
+        **({"PYTHONDONTWRITEBYTECODE": "1"} if environment.editable else {}),
         "HOME": home,
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
@@ -619,12 +580,29 @@ def _distribution(directory: Path, lock: Lock, request: PackageRequest) -> str:
     return own.name if own else request.distribution
 
 
+def _read_report(file: Path) -> dict[str, Any]:
+    """Read the harness's report, which the package could have written as well."""
+    content = json.loads(read_made(file, _MAX_REPORT_BYTES))
+    faults = content.get("contract_faults") if isinstance(content, dict) else None
+    if not isinstance(faults, dict) or not all(
+        isinstance(found, list) for found in faults.values()
+    ):
+        raise ValueError("its report is not the harness's")
+    return {
+        **content,
+        "error": str(content.get("error", "")),
+        "contract_faults": {name: list(map(str, found)) for name, found in faults.items()},
+    }
+
+
 def _copy_font_list(made: Path, kept: Path) -> None:
     """Take over the one file that Matplotlib reads at start."""
-    for file in made.glob("fontlist-*.json"):
-        if file.is_file() and not file.is_symlink():
+    found = [] if made.is_symlink() else sorted(made.glob("fontlist-*.json"))
+    for file in found[:1]:
+        with suppress(OSError, ValueError):
+            content = read_made(file, _MAX_FONT_LIST_BYTES)
             kept.mkdir(exist_ok=True)
-            shutil.copyfile(file, kept / file.name)
+            (kept / file.name).write_bytes(content)
 
 
 def _own_name(lock: Lock, request: PackageRequest) -> str:
@@ -649,8 +627,9 @@ def _overlap(own: Path, libraries: Path) -> bool:
 
     Directories without ``__init__.py`` (namespace packages) may lie in both.
     """
-    for entry in own.iterdir():
-        other = libraries / entry.name
+    pending = list(own.iterdir())
+    for entry in pending:  # it grows meanwhile: a package may be nested deeper than calls can be
+        other = libraries / entry.relative_to(own)
         if (
             entry.name == "__pycache__"
             or entry.name.startswith("_virtualenv")
@@ -661,8 +640,7 @@ def _overlap(own: Path, libraries: Path) -> bool:
             return True
         if any((place / "__init__.py").exists() for place in (entry, other)):
             return True
-        if _overlap(entry, other):
-            return True
+        pending += entry.iterdir()
     return False
 
 

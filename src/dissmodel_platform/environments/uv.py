@@ -68,7 +68,7 @@ class Uv:
         """Run any command as `run` does: ``git``, say."""
         readable = (self._program, _GIT_CONFIG, *_local_indexes(), *room.readable)
         environment = self.environment(cache)
-        done = self.workshop.run(command, replace(room, readable=readable), environment)
+        done = self.workshop.run(command, replace(room, readable=readable), environment, cache)
         if done.exit_code is None:
             name = " ".join([Path(command[0]).name, *command[1:3]])
             raise BuildFailed(f"`{name}` {done.limit}.", done.output_tail)
@@ -97,9 +97,9 @@ class Uv:
 
 
 def index_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the hosts of the package indexes that the operator's variables name."""
-    hosts = (urlsplit(address.rpartition("=")[2]).hostname for address in _index_addresses(environ))
-    return tuple(dict.fromkeys(host for host in hosts if host))
+    """Return the hosts, with ports, of the package indexes that the operator's variables name."""
+    places = (urlsplit(address.rpartition("=")[2]).netloc for address in _index_addresses(environ))
+    return tuple(dict.fromkeys(place.rpartition("@")[2] for place in places if place))
 
 
 def _local_indexes() -> tuple[Path, ...]:

@@ -81,8 +81,25 @@ class Workshop:
         """Make the runner of commands."""
         self.commands = Commands(self.bounds)
 
-    def run(self, command: Sequence[str], room: Room, environment: Mapping[str, str]) -> Finished:
-        """Run one command and wait for it; nothing of it is left afterwards.
+    def run(
+        self,
+        command: Sequence[str],
+        room: Room,
+        environment: Mapping[str, str],
+        cache: Path | None = None,
+    ) -> Finished:
+        """Run one command and wait for it; nothing of it is left afterwards, behind namespaces.
+
+        Parameters
+        ----------
+        command : sequence of str
+            Absolute path of the program, and its arguments.
+        room : Room
+            What it gets.
+        environment : mapping of str to str
+            Its variables; it has a home and a directory for temporary files besides.
+        cache : Path, optional
+            A package cache that it fills, which counts as its own room.
 
         Raises
         ------
@@ -100,7 +117,7 @@ class Workshop:
                 writable=(room.scratch, *room.writable),
                 sockets=room.sockets,
                 proxy=proxy.socket if proxy else None,
-                limits={"AS": self.bounds.memory_bytes} if self.bounds.memory_bytes else {},
+                limits=self._limits(),
             )
             done = self.commands.run(
                 confinement.command(self.walls, command, room.scratch),
@@ -112,12 +129,18 @@ class Workshop:
                     "TMPDIR": str(temporary),
                 },
                 scratch=room.scratch,
+                cache=cache,
             )
-        refused = sorted(set(proxy.refused)) if proxy else []
+        refused = proxy.refused if proxy else []
         if not refused:
             return done
         told = "\n".join([done.output_tail, *(f"refused: {reason}" for reason in refused)])
         return Finished(done.exit_code, told, done.limit)
+
+    def _limits(self) -> dict[str, int]:
+        """Return the limits of each process; a file with holes counts as if it had none."""
+        limits = {"AS": self.bounds.memory_bytes, "FSIZE": self.bounds.disk_bytes}
+        return {name: value for name, value in limits.items() if value}
 
     @contextlib.contextmanager
     def _proxy(self, wanted: bool) -> Iterator[Proxy | None]:

@@ -211,29 +211,25 @@ class Harness:
         RunLost
             Something else ended it.
         """
-        lease = environment.use()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        scratch = tempfile.TemporaryDirectory(prefix="harness-")
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the harness
-        try:
-            process = await asyncio.create_subprocess_exec(
-                str(environment.python), "-P", "-s", str(HARNESS), "serve",
-                "--socket-fd", str(theirs.fileno()), "--parent", str(os.getpid()),
-                "--distribution", environment.distribution, "--module", module,
-                *(["--fresh"] if fresh else []),
-                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                cwd=scratch.name, env=clean_environment(environment, scratch.name),
-                pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
-        except BaseException:
-            ours.close()
-            output.close()
-            scratch.cleanup()
-            lease.release()
-            raise
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as undo:
+            lease = undo.enter_context(environment.use())
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                ours.setblocking(False)
+                scratch = tempfile.TemporaryDirectory(prefix="harness-")
+                undo.callback(scratch.cleanup)
+                output = undo.enter_context(tempfile.TemporaryFile())
+                process = await asyncio.create_subprocess_exec(
+                    str(environment.python), "-P", "-s", str(HARNESS), "serve",
+                    "--socket-fd", str(theirs.fileno()), "--parent", str(os.getpid()),
+                    "--distribution", environment.distribution, "--module", module,
+                    *(["--fresh"] if fresh else []),
+                    stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                    cwd=scratch.name, env=clean_environment(environment, scratch.name),
+                    pass_fds=[theirs.fileno()], start_new_session=True,
+                )  # fmt: skip
+            undo.pop_all()
         harness = cls(environment, fresh, process, ours, output, scratch, lease)
         try:
             await harness._wait_until_ready()

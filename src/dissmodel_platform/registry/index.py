@@ -21,10 +21,21 @@ _ENVIRONMENT_COLUMNS = """
     e.state AS env_state, e.environment_key AS env_key, e.seconds AS env_seconds,
     e.error AS env_error
 """
-_ENVIRONMENT_JOIN = """
+# SQL: the environment of a version; one that was made for another version of dissmodel is not it.
+# The library is the last of the requirements (see `environments.packages`); old rows have none.
+_ENVIRONMENT_JOIN = r"""
+    CROSS JOIN LATERAL (
+        SELECT regexp_replace(
+            btrim(coalesce(v.document #>> '{model,dissmodel}', '')), '^dissmodel\s*', ''
+        ) AS versions
+    ) AS library
     LEFT JOIN LATERAL (
         SELECT * FROM environments
         WHERE model_name = v.model_name AND package IS NOT DISTINCT FROM v.package
+          AND coalesce(
+              requirements[cardinality(requirements)]
+                  IN ('dissmodel' || library.versions, 'dissmodel==' || library.versions),
+              true)
         ORDER BY updated_at DESC LIMIT 1
     ) AS e ON true
 """

@@ -27,7 +27,9 @@ from typing import TypedDict
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _RULESET_VERSION = 1
 _PATH_BENEATH, _NET_PORT = 1, 2
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
+_ANY_CAPABILITY = 64
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
@@ -39,6 +41,12 @@ _CONNECT = 2
 _SCOPES = 3  # abstract unix sockets and signals stay inside
 
 _ABI_TRUNCATE, _ABI_TCP, _ABI_IOCTL, _ABI_SCOPES = 3, 4, 5, 6
+_HOLES = (  # of every version up to now
+    "sockets that have a path can be connected to, such as a database's",
+    "UDP is not restricted",
+    "modes and times of files of the same user can be changed",
+    "processes that leave their group go on when the build has ended",
+)
 _CANNOT_ENTER = 126
 _LOOK_SECONDS = 0.1
 
@@ -79,13 +87,13 @@ def landlock_abi() -> int:
 def missing_rights(abi: int) -> list[str]:
     """Say what Landlock of an ABI number leaves open."""
     if abi < 1:
-        return ["Landlock is not there (it came with Linux 5.13, and can be switched off)"]
+        return ["it is not there (it came with Linux 5.13, and can be switched off)"]
     since = {
         _ABI_TRUNCATE: "files that may be read can be emptied",
         _ABI_TCP: "TCP connections are not restricted",
         _ABI_SCOPES: "signals to other processes and abstract sockets are not restricted",
     }
-    return [what for number, what in since.items() if abi < number]
+    return [*_HOLES, *(what for number, what in since.items() if abi < number)]
 
 
 def restrict(
@@ -161,6 +169,18 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def _drop_capabilities() -> None:
+    """Give up what root may do beside its files, such as making devices; there is no way back.
+
+    Others have nothing to give up, and are not allowed to.
+    """
+    with contextlib.suppress(OSError):
+        for capability in range(_ANY_CAPABILITY):
+            _prctl(_PR_CAPBSET_DROP, capability)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _libc().capset(header, (ctypes.c_uint32 * 6)())
+
+
 def _limit(limits: dict[str, int]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, value in limits.items():
@@ -217,6 +237,8 @@ def main(text: str, *command: str) -> None:
     orders: Orders = json.loads(text)
     environment = dict(os.environ)
     _limit(orders["limits"])
+    if orders["landlock"]:
+        _drop_capabilities()
     ports: list[int] = []
     if orders["proxy"] is not None:
         ports = [_forward(orders["proxy"])]

@@ -20,12 +20,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dissmodel_platform.storage.addresses import is_public
 
 _MAX_HEAD_BYTES = 65_536
 _CHUNK_BYTES = 65_536
+_MAX_REASONS = 20
+_MAX_REASON_CHARACTERS = 300
+_MAX_CONNECTIONS = 128  # each takes a thread and two files of the worker
 _CONNECT_SECONDS = 20.0
 _STALL_SECONDS = 300.0
 _LONGEST_PLACE_BYTES = 72
@@ -50,7 +54,9 @@ class Destinations:
     ----------
     hosts : tuple of str
         Names that are allowed besides, whatever their addresses (an index on the institute's own
-        network); ``*.example.org`` stands for all names below.
+        network); ``*.example.org`` stands for all names below. On the ports of http, https and ssh,
+        or on the one that follows (``index.example.org:8080``; ``*`` stands for all): a host may
+        well serve others on other ports.
     any_public : bool
         Whether every host with public addresses is allowed, on the ports of http, https and ssh.
     """
@@ -58,9 +64,25 @@ class Destinations:
     hosts: tuple[str, ...] = ()
     any_public: bool = True
 
-    def names(self, host: str) -> bool:
-        """Say whether a host is allowed by name."""
-        return any(fnmatchcase(host.lower().rstrip("."), name.lower()) for name in self.hosts)
+    def names(self, host: str, port: int) -> bool:
+        """Say whether a port of a host is allowed by name."""
+        plain = host.lower().rstrip(".")
+        return any(
+            fnmatchcase(plain, name.lower()) and _has(port, ports)
+            for name, ports in map(_split, self.hosts)
+        )
+
+
+def _split(entry: str) -> tuple[str, str]:
+    """Return the name and the port of an entry, which may have none."""
+    name, colon, port = entry.rpartition(":")
+    if not colon or (":" in name and not name.endswith("]")):  # an IPv6 address without a port
+        return entry.strip("[]"), ""
+    return name.strip("[]"), port
+
+
+def _has(port: int, allowed: str) -> bool:
+    return allowed in ("*", str(port)) or (not allowed and port in _DEFAULT_PORTS.values())
 
 
 class Proxy:
@@ -77,7 +99,7 @@ class Proxy:
     def __init__(self, destinations: Destinations, upstream: str = "") -> None:
         self.destinations = destinations
         self.upstream = upstream
-        self.refused: list[str] = []
+        self._refused: set[str] = set()
         self._directory = tempfile.TemporaryDirectory(prefix="dmp-proxy-", dir=_short_place())
         self.socket = Path(self._directory.name) / "proxy"
 
@@ -100,20 +122,26 @@ class Proxy:
         self._thread.join()
         self._directory.cleanup()
 
+    @property
+    def refused(self) -> list[str]:
+        """Why requests were not let through, sorted: the first of them, each once, in short."""
+        return sorted(self._refused)
+
+    def note(self, reason: str) -> None:
+        """Keep why a request was not let through."""
+        if len(self._refused) < _MAX_REASONS:
+            self._refused.add(reason[:_MAX_REASON_CHARACTERS])
+
     def connect(self, host: str, port: int) -> socket.socket:
         """Connect to a host, or say why not."""
-        named = self.destinations.names(host)
+        named = self.destinations.names(host, port)
         if not named and not (self.destinations.any_public and port in _DEFAULT_PORTS.values()):
             raise _RefusedError(403, f"{host}:{port} is not among the package sources allowed here")
+        addresses = _look_up(host, port, as_name=not self.upstream)
+        if not named and (_is_this_machine(host) or not all(map(_is_elsewhere, addresses))):
+            raise _RefusedError(403, f"{host} is on a private network, which is not allowed here")
         if self.upstream:
             return _through(self.upstream, host, port)
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise _RefusedError(502, f"{host} cannot be looked up ({error})") from error
-        addresses = [str(address[0]) for *_, address in found]
-        if not named and not all(map(_is_elsewhere, addresses)):
-            raise _RefusedError(403, f"{host} is on a private network, which is not allowed here")
         failure: OSError | None = None
         for address in addresses:
             try:
@@ -127,6 +155,23 @@ def _short_place() -> str:
     """Return a directory for the socket: its path may have about a hundred bytes, no more."""
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) <= _LONGEST_PLACE_BYTES else "/tmp"  # noqa: S108
+
+
+def _look_up(host: str, port: int, *, as_name: bool) -> list[str]:
+    """Return the addresses of a host; those that are written out only, where it is no name here."""
+    flags = 0 if as_name else socket.AI_NUMERICHOST
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, ValueError) as error:
+        if not as_name:
+            return []
+        raise _RefusedError(502, f"{host} cannot be looked up ({error})") from error
+    return [str(address[0]) for *_, address in found]
+
+
+def _is_this_machine(host: str) -> bool:
+    """Say whether a name means the machine that it is used on (RFC 6761), another proxy's too."""
+    return f".{host.lower().rstrip('.')}".endswith(".localhost")
 
 
 def _is_elsewhere(text: str) -> bool:
@@ -144,7 +189,27 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def __init__(self, *arguments: object) -> None:
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
+        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, or hang up where there are too many."""
+        if not self._free.acquire(blocking=False):
+            self.proxy.note(f"more than {_MAX_CONNECTIONS} connections at the same time")
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread: nobody else makes room again
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection and make room for the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def hang_up(self) -> None:
         """End the connections that are open, so that their threads end."""
@@ -179,7 +244,7 @@ class _Handler(socketserver.BaseRequestHandler):
                 head, rest = _read_head(self.request)
                 beyond, to_send, answer = self._open(head)
             except _RefusedError as error:
-                self.server.proxy.refused.append(str(error))
+                self.server.proxy.note(str(error))
                 self.request.sendall(_refusal(error))
                 return
             with beyond, self.server.known(beyond):
@@ -204,12 +269,16 @@ class _Handler(socketserver.BaseRequestHandler):
         connection = self.server.proxy.connect(host, port or _DEFAULT_PORTS["http"])
         path = address._replace(scheme="", netloc="", fragment="").geturl() or "/"
         kept = [line for line in head[1:] if not line.lower().startswith(_PER_CONNECTION)]
-        lines = [f"{method} {path} {version}", *kept, "Connection: close"]
+        there = address.netloc.rpartition("@")[2]
+        lines = [f"{method} {path} {version}", f"Host: {there}", *kept, "Connection: close"]
         return connection, "\r\n".join([*lines, "", ""]).encode("latin-1"), b""
 
 
-# One request a connection: the next one may be for another host.
-_PER_CONNECTION = ("connection:", "proxy-connection:", "proxy-authorization:", "keep-alive:")
+# One request a connection: the next one may be for another host. And the host is the one that was
+# checked, not another that the same server has (RFC 9112, section 3.2.2).
+_PER_CONNECTION = (
+    "connection:", "proxy-connection:", "proxy-authorization:", "keep-alive:", "host:",
+)  # fmt: skip
 
 
 def _read_head(connection: socket.socket) -> tuple[list[str], bytes]:
@@ -243,7 +312,8 @@ def _through(upstream: str, host: str, port: int) -> socket.socket:
         raise _RefusedError(
             502, f"the proxy of this network cannot be reached ({error})"
         ) from error
-    lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
+    there = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {there} HTTP/1.1", f"Host: {there}"]
     if address.username:
         account = f"{unquote(address.username)}:{unquote(address.password or '')}"
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(account.encode()).decode()}")
@@ -267,7 +337,7 @@ def upstream_of(environ: os._Environ[str] | dict[str, str]) -> str:
 
 def _join(one: socket.socket, other: socket.socket) -> None:
     """Carry bytes both ways until both have ended, or nothing has come for long."""
-    with selectors.DefaultSelector() as selector:
+    with selectors.PollSelector() as selector:  # takes no file of its own
         selector.register(one, selectors.EVENT_READ, other)
         selector.register(other, selectors.EVENT_READ, one)
         while selector.get_map() and (ready := selector.select(_STALL_SECONDS)):

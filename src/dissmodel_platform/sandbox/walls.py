@@ -27,10 +27,13 @@ SYSTEM = tuple(
         "/etc/alternatives", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/group",
         "/etc/host.conf", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
         "/etc/localtime", "/etc/magic", "/etc/mime.types", "/etc/nsswitch.conf", "/etc/passwd",
-        "/etc/pki", "/etc/protocols", "/etc/services", "/etc/ssl",
+        "/etc/pki/ca-trust", "/etc/pki/tls/cert.pem", "/etc/pki/tls/certs",
+        "/etc/pki/tls/openssl.cnf", "/etc/protocols", "/etc/services", "/etc/ssl/cert.pem",
+        "/etc/ssl/certs", "/etc/ssl/openssl.cnf",
     )
 )  # fmt: skip
-"""What programs, compilers, certificates and name look-ups need; nothing of an operator's own."""
+"""What programs, compilers, certificates and name look-ups need; nothing of an operator's own, such
+as the private keys that lie beside certificates."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,11 @@ def inspect_walls(policy: Policy = "auto") -> Walls:
     abi = landlock_abi()
     builds = ([] if why_not else [NAMESPACES]) + ([LANDLOCK] if abi else [])
     missing = []
-    if why_not:  # else they close what Landlock leaves open
+    if why_not:
         missing = [f"No namespaces around builds: {why_not}."]
+    if not abi:
+        missing += [f"No Landlock around builds: {hole}." for hole in missing_rights(abi)]
+    elif why_not:  # else they close what Landlock leaves open
         missing += [f"Landlock around builds has a hole: {hole}." for hole in missing_rights(abi)]
     return Walls(tuple(builds), (), (*missing, runs))
 

@@ -7,7 +7,7 @@ import logging
 import random
 from uuid import UUID
 
-from procrastinate import App
+from procrastinate import App, RetryStrategy
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import relocks
@@ -19,6 +19,7 @@ from dissmodel_platform.errors import (
     ModelNotFound,
     PackageUnreachable,
     PlatformError,
+    StorageError,
 )
 from dissmodel_platform.experiments.queue import (
     BUILD_TASK,
@@ -39,7 +40,11 @@ from dissmodel_platform.services.prepare import Preparer
 from dissmodel_platform.types import Priority
 
 RETRY_SECONDS = (30, 120, 480, 1_800, 3_600)
-"""Pauses before a build is tried again that failed because of the network."""
+"""Pauses before a build is tried again that failed because of the network or the store."""
+
+_WHEN_THE_DATABASE_BROKE_OFF = RetryStrategy(
+    max_attempts=20, wait=5, linear_wait=15, retry_exceptions={DatabaseError}
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +67,12 @@ class Builder:
 
     def take_jobs(self) -> None:
         """Name the methods that the queue's jobs call."""
-        queue = self._queue
-        queue.task(name=BUILD_TASK, queue=BUILDS)(self.prepare_models)
-        queue.task(name=MODEL_BUILD_TASK, queue=BUILDS)(self.prepare_model)
-        queue.task(name=RELOCK_TASK, queue=BUILDS)(self.relock_model)
+        for name, method in (
+            (BUILD_TASK, self.prepare_models),
+            (MODEL_BUILD_TASK, self.prepare_model),
+            (RELOCK_TASK, self.relock_model),
+        ):
+            self._queue.task(name=name, queue=BUILDS, retry=_WHEN_THE_DATABASE_BROKE_OFF)(method)
 
     async def prepare_models(self, publication: int) -> None:
         """Have the environments built of the models that a publication brought.
@@ -80,7 +87,8 @@ class Builder:
     async def prepare_model(self, publication: int, model: str, tries: int) -> None:
         """Build the environment of one model.
 
-        Where the network is the cause of a failure, it is tried again later, some times.
+        Where the network or the object store is the cause of a failure, it is tried again later,
+        some times.
 
         Parameters
         ----------
@@ -95,7 +103,7 @@ class Builder:
             again = self._enqueue_model(publication, model, Priority.HIGH, tries=tries)
             await asyncio.shield(again)
             raise
-        except PackageUnreachable as error:
+        except (PackageUnreachable, StorageError) as error:
             log.warning("environment of %s: %s", model, error)
             if tries < len(RETRY_SECONDS):
                 seconds = _pause_seconds(tries)
@@ -120,7 +128,10 @@ class Builder:
             raise
 
     async def _is_still_missing(self, publication: int, name: str) -> bool:
-        """Say whether a version that failed is served still, and failed as far as is known."""
+        """Say whether a version that failed is served still, and does not work as far as is known.
+
+        Somebody who is said to build it may have been killed.
+        """
         latest = await latest_publication(self._database)
         tried = await get_publication(self._database, publication)
         assert latest is not None and tried is not None, "the job refers to it"
@@ -129,7 +140,7 @@ class Builder:
         except ModelNotFound:
             return False
         model = await get_model(self._database, tried, name)
-        return served.source_text == model.source_text and served.environment["state"] == "failed"
+        return served.source_text == model.source_text and served.environment["state"] != "ready"
 
     async def _relock(self, asked: Relock) -> None:
         try:

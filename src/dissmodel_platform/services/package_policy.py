@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from dissmodel_platform.environments.policy import PackagePolicy
+from dissmodel_platform.environments.uv import index_hosts
 from dissmodel_platform.registry.bounded_toml import TomlDocument, read_toml
 from dissmodel_platform.registry.problems import SpecProblem
 from dissmodel_platform.registry.snapshot import ModelReading
@@ -23,7 +25,11 @@ def package_policy(settings: Settings) -> PackagePolicy:
     SettingsError
         The operator's list cannot be read.
     """
-    return PackagePolicy.read(settings.package_sources, allow_local=settings.allow_local_packages)
+    return PackagePolicy.read(
+        settings.package_sources,
+        allow_local=settings.allow_local_packages,
+        index_hosts=(*index_hosts(os.environ), *settings.package_hosts),
+    )
 
 
 def judge(reading: ModelReading, policy: PackagePolicy) -> ModelReading:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
@@ -23,8 +26,10 @@ from dissmodel_platform.environments.workshop import SshAccess, Workshop
 from dissmodel_platform.errors import (
     BuildFailed,
     BuildInterrupted,
+    DatabaseError,
     EnvironmentBuildError,
     ObjectNotFound,
+    StorageError,
 )
 from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.registry.spec import ModelSpec
@@ -34,6 +39,11 @@ from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.tally import BUILD_SECONDS, Tally
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST_THREADS = 64  # most of them wait for a place to build
 
 
 def open_environments(settings: Settings, directory: Path) -> EnvironmentStore:
@@ -137,6 +147,8 @@ class Preparer:
         self._objects = objects
         self._allow_local = allow_local
         self._when_built = when_built
+        # not the loop's threads, which runs need: a build may take one for an hour
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, "build")
 
     async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
         """Return the environment of a model's version, building it if need be.
@@ -152,6 +164,8 @@ class Preparer:
         ------
         EnvironmentBuildError
             One of its kinds; the reason is kept for the model listing.
+        StorageError
+            The object store does not take or give a wheel that was built; this is kept as well.
         """
         request = request_for(spec.package, spec.dissmodel, allow_local=self._allow_local)
         if lock_sha256 is not None:
@@ -167,16 +181,18 @@ class Preparer:
         try:
             with _disk_faults_told(request):
                 return await self._prepare(row, request)
-        except BuildInterrupted:
+        except (BuildInterrupted, asyncio.CancelledError):
+            await asyncio.shield(self._leave(row))
             raise
-        except EnvironmentBuildError as error:
+        except (EnvironmentBuildError, StorageError) as error:
             await records.mark_failed(self._database, row, error)
             raise
 
     async def relock(self, spec: ModelSpec) -> tuple[Lock | None, Lock]:
         """Make a new lock of a model's version; it counts once its environment works here.
 
-        Experiments keep the lock that they used. One that holds the same packages changes nothing.
+        Experiments keep the lock that they used. One that holds the same packages changes nothing,
+        unless the object store has lost a wheel that was built for the old one.
 
         Returns
         -------
@@ -195,7 +211,7 @@ class Preparer:
             return None, (await self.prepare(spec)).lock
         with _disk_faults_told(request):
             made = await self._make_lock(request)
-            if changes_between(old, made).is_empty:
+            if changes_between(old, made).is_empty and await self._keeps_wheels(old):
                 return old, old
             acquired = await self._acquire(made, request)
         kept = await records.keep_lock(self._database, row, made, request)
@@ -234,9 +250,14 @@ class Preparer:
         )
         return Prepared(acquired.environment, lock, request)
 
+    async def _leave(self, row: records.EnvironmentRow) -> None:
+        """Say that nobody is at work any more for whoever was cancelled or is being stopped."""
+        with suppress(DatabaseError):  # the next one to prepare it says how it stands
+            await records.mark_left(self._database, row)
+
     async def _acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
         with self._failures_counted():
-            acquired = await asyncio.to_thread(self._store.acquire, lock, request)
+            acquired = await self._in_thread(self._store.acquire, lock, request)
         if acquired.built:
             self._tally.observe(BUILD_SECONDS, "built", acquired.seconds)
             self._when_built()
@@ -246,7 +267,7 @@ class Preparer:
         """Resolve and build; after this, the wheels that were built are in the object store."""
         self._policy.check(request.package)
         with self._failures_counted():
-            made = await asyncio.to_thread(
+            made = await self._in_thread(
                 self._store.lock,
                 request,
                 lambda lock: self._policy.check_lock(lock, request.label),
@@ -266,6 +287,15 @@ class Preparer:
             self._tally.observe(BUILD_SECONDS, "failed", time.monotonic() - begin)
             raise
 
+    async def _in_thread(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make something in a thread of its own: it goes on when its caller is cancelled."""
+        work = functools.partial(make, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _keeps_wheels(self, lock: Lock) -> bool:
+        """Say whether the object store has all wheels that were built for a lock."""
+        return all([await self._objects.exists(wheel.sha256) for wheel in lock.built])
+
     async def _fetch_wheels(self, lock: Lock, request: PackageRequest) -> None:
         """Bring the wheels here that another worker built for a lock; damaged ones too."""
         for wheel in lock.built:
@@ -273,13 +303,13 @@ class Preparer:
                 continue
             place = self._store.built_wheel(wheel)
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            try:
+            try:  # what is there is replaced: another worker may have brought it by now
                 await self._objects.fetch(wheel.sha256, place)
             except ObjectNotFound as error:
                 raise BuildFailed(
                     f"Package {request.label!r} cannot be installed: the wheel of {wheel.name}, "
-                    "which its lock names, is gone from the object store; restore it from a backup."
+                    "which its lock names, is gone from the object store; restore it from a "
+                    "backup, or make a new lock with `dissmodel-platform models relock`."
                 ) from error
 
 

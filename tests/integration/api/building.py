@@ -16,7 +16,7 @@ from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments import records
 from dissmodel_platform.environments.lock import BuiltWheel, Lock
 from dissmodel_platform.environments.packages import request_for
-from dissmodel_platform.errors import EnvironmentBuildError
+from dissmodel_platform.errors import BuildInterrupted, DatabaseError, PlatformError
 from dissmodel_platform.experiments.queue import BUILDS, open_queue
 from dissmodel_platform.registry.spec import ModelSpec
 from dissmodel_platform.services.build import Builder
@@ -62,10 +62,10 @@ class Bench:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.makes: Lock | EnvironmentBuildError = lock()
+        self.makes: Lock | PlatformError = lock()
 
     async def relock(self, spec: ModelSpec) -> tuple[Lock | None, Lock]:
-        if isinstance(self.makes, EnvironmentBuildError):
+        if isinstance(self.makes, PlatformError):
             raise self.makes
         request = request_for(spec.package, spec.dissmodel, allow_local=False)
         row = await records.find_or_create(self.database, spec.name, request)
@@ -77,8 +77,9 @@ class Bench:
         request = request_for(spec.package, spec.dissmodel, allow_local=False)
         row = await records.find_or_create(self.database, spec.name, request)
         await records.mark_building(self.database, row)
-        if isinstance(self.makes, EnvironmentBuildError):
-            await records.mark_failed(self.database, row, self.makes)
+        if isinstance(self.makes, PlatformError):
+            if not isinstance(self.makes, BuildInterrupted | DatabaseError):
+                await records.mark_failed(self.database, row, self.makes)
             raise self.makes
         await records.keep_lock(self.database, row, self.makes, request)
         await records.mark_ready(self.database, row, EnvironmentKey("a key"), 1.5)

@@ -12,7 +12,14 @@ from typer.testing import CliRunner
 
 from dissmodel_platform.cli import main
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.errors import BuildFailed, BuildInterrupted, PackageUnreachable
+from dissmodel_platform.errors import (
+    BuildFailed,
+    BuildInterrupted,
+    DatabaseError,
+    PackageUnreachable,
+    PlatformError,
+    StorageError,
+)
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.services.build import RETRY_SECONDS, Builder
 from tests.integration.api.building import Bench, lock, taking_jobs
@@ -65,12 +72,36 @@ async def test_a_publication_asks_for_each_model_apart_and_after_what_somebody_w
     assert [job["args"]["model"] for job in again] == ["tide"], "what is ready is left alone"
 
 
-async def test_a_build_that_the_network_broke_is_tried_again_ever_later_and_not_for_ever(
-    client: httpx.AsyncClient, database: Database, publish: Any, bench: Bench, builder: Builder
+@pytest.mark.parametrize("versions", ["0.6.2", ">=0.6,<0.7", "dissmodel >=0.6"])
+async def test_a_version_that_asks_for_another_library_is_built_as_well(
+    versions: str, client: httpx.AsyncClient, database: Database, publish: Any, builder: Builder
 ) -> None:
     await publish(flood="")
     (asked,) = await take_all(database)
-    bench.makes = AWAY
+    await builder.prepare_model(**asked["args"], model="flood", tries=0)
+    await publish(flood=f'dissmodel = "{versions}"\n')
+    assert (await environment(client))["state"] == "pending"
+    (asked,) = await take_all(database)
+    await builder.prepare_models(**asked["args"])
+    (job,) = await take_all(database)
+    await builder.prepare_model(**job["args"])
+    assert (await environment(client))["state"] == "ready"
+    await builder.prepare_models(**asked["args"])
+    assert await take_all(database) == []
+
+
+@pytest.mark.parametrize("error", [AWAY, StorageError(str(AWAY))])
+async def test_a_build_that_the_network_broke_is_tried_again_ever_later_and_not_for_ever(
+    error: PlatformError,
+    client: httpx.AsyncClient,
+    database: Database,
+    publish: Any,
+    bench: Bench,
+    builder: Builder,
+) -> None:
+    await publish(flood="")
+    (asked,) = await take_all(database)
+    bench.makes = error
     arguments = {**asked["args"], "model": "flood", "tries": 0}
     for tries, seconds in enumerate(RETRY_SECONDS):
         await builder.prepare_model(**arguments)
@@ -139,6 +170,42 @@ async def test_a_worker_that_is_stopped_leaves_its_build_to_another(
         await builder.prepare_model(**{**arguments, "tries": 0})
     (job,) = await take_all(database)
     assert (job["args"], job["seconds"]) == ({**arguments, "tries": 0}, None)
+
+
+async def test_another_try_that_was_left_off_is_not_taken_for_one_that_goes_on(
+    client: httpx.AsyncClient, database: Database, publish: Any, bench: Bench, builder: Builder
+) -> None:
+    await publish(flood="")
+    (asked,) = await take_all(database)
+    bench.makes = AWAY
+    await builder.prepare_model(**asked["args"], model="flood", tries=0)
+    (again,) = await take_all(database)
+    bench.makes = BuildInterrupted("The worker is being stopped.")
+    with pytest.raises(BuildInterrupted):
+        await builder.prepare_model(**again["args"])
+    assert (await environment(client))["state"] == "building", "as one who is killed leaves it"
+    (job,) = await take_all(database)
+    bench.makes = lock()
+    await builder.prepare_model(**job["args"])
+    assert (await environment(client))["state"] == "ready"
+
+
+async def test_a_job_waits_until_the_database_is_back(
+    database: Database, publish: Any, bench: Bench
+) -> None:
+    await publish(flood="")
+    bench.makes = DatabaseError("PostgreSQL broke off.")
+
+    async def waiting() -> list[dict[str, Any]]:
+        return await database.fetch_all(
+            "SELECT task_name, attempts FROM procrastinate_jobs"
+            " WHERE status = 'todo' AND attempts = 1 AND scheduled_at > now()"
+        )
+
+    async with taking_jobs(database, bench), asyncio.timeout(30):
+        while not (jobs := await waiting()):
+            await asyncio.sleep(0.02)
+    assert [job["task_name"] for job in jobs] == ["prepare_model"]
 
 
 async def test_a_failed_build_says_why_and_can_be_asked_for_again(

@@ -198,15 +198,16 @@ def test_an_environment_that_was_collected_is_built_again(
 
 
 _KILLED = """
-import os, shutil, signal, sys
+import os, signal, sys
 from pathlib import Path
+from dissmodel_platform.environments import scratch
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
 from dissmodel_platform.sandbox.walls import inspect_walls
 store = EnvironmentStore(Path(sys.argv[1]), HARNESS, Workshop(inspect_walls(), Bounds(120)))
-shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+scratch.remove_tree = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 store.collect(1)
 """
 

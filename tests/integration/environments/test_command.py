@@ -96,6 +96,7 @@ def test_inspect_names_what_is_damaged(environment: Environment, command: Comman
     assert done.exit_code == 1
     assert f"damaged: {module.relative_to(environment.directory.parents[1])}" in done.stdout
     module.write_bytes(kept)
+    module.chmod(stat.st_mode)
     os.utime(module, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert command("inspect", environment.key).exit_code == 0
 

@@ -16,6 +16,7 @@ import pytest
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
 from dissmodel_platform.environments.packages import PackageRequest
+from dissmodel_platform.environments.seals import MARKER, read_marker, seal
 from dissmodel_platform.environments.store import Acquired, Environment, EnvironmentStore
 from dissmodel_platform.environments.workshop import Workshop
 from dissmodel_platform.execution.paths import HARNESS
@@ -73,6 +74,14 @@ def write_in_place(file: Path) -> None:
         opened.write(b"raise SystemExit('damaged')#")
 
 
+def update_python(environment: Environment) -> None:
+    """Leave what a move of the interpreter that environments are made of leaves."""
+    marker = read_marker(environment.directory) or {}
+    environment.python.unlink()
+    environment.python.symlink_to("/nowhere/python")
+    seal(environment.directory, marker)
+
+
 def works(environment: Environment) -> bool:
     command = [str(environment.python), "-c", "import good_model, dissmodel.executor"]
     return subprocess.run(command, check=False).returncode == 0
@@ -91,6 +100,9 @@ DAMAGES: dict[str, Damage] = {
     "bytecode was cut off": lambda e: [os.truncate(file, 20) for file in bytecode(e)],
     "bytecode is gone": lambda e: [file.unlink() for file in bytecode(e)],
     "the interpreter is gone": lambda e: e.python.unlink(),
+    "the interpreter leads nowhere": update_python,
+    "a file cannot be read": lambda e: module(e).chmod(0o200),
+    "the marker says nothing": lambda e: (e.directory / MARKER).write_text("{}"),
     "a module was added": lambda e: (site(e.directory) / "numpy.py").write_text(""),
 }
 
@@ -108,6 +120,43 @@ def test_a_process_that_starts_mends_what_was_damaged(kept: Kept, name: str) -> 
     assert not again.built
     assert again.environment == mended.environment
     assert not list((kept[0] / "scratch").iterdir())
+
+
+def test_environments_that_were_moved_are_not_taken_for_those_of_their_new_place(
+    kept: Kept, tmp_path: Path
+) -> None:
+    """Their files name one another by where they were."""
+    acquire(kept)
+    moved = tmp_path / "moved"
+    subprocess.run(["cp", "-a", str(kept[0]), str(moved)], check=True)
+    acquired = acquire((moved, *kept[1:]))
+    assert acquired.built
+    code = "import dissmodel, good_model as g, os; print(dissmodel.__file__)"
+    code += "; print(os.path.realpath(g.__cached__))"
+    command = [str(acquired.environment.python), "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert all(Path(path).is_relative_to(moved) for path in found), found
+    assert not acquire((moved, *kept[1:])).built
+
+
+def test_all_can_be_deleted_under_a_process_that_goes_on(kept: Kept) -> None:
+    store = open_store(kept[0])
+    acquire(kept, store)
+    wheels = [store.built_wheel(wheel) for wheel in kept[2].built]
+    saved = [(wheel, wheel.read_bytes()) for wheel in wheels]
+    shutil.rmtree(kept[0])
+    assert store.find(kept[2], kept[1]) is None
+    for wheel, content in saved:  # as the object store gives them back
+        wheel.parent.mkdir(parents=True)
+        wheel.write_bytes(content)
+    assert acquire(kept, store).built
+    assert not acquire(kept, store).built
+    shutil.rmtree(kept[0])
+    lock = store.lock(kept[1])
+    assert [wheel.name for wheel in lock.built] == [wheel.name for wheel in kept[2].built]
+    for wheel, content in saved:
+        wheel.parent.mkdir(parents=True, exist_ok=True)
+        wheel.write_bytes(content)
 
 
 def test_a_process_looks_again_when_the_top_changes_or_it_is_told_to(kept: Kept) -> None:

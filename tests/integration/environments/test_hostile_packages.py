@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dissmodel_platform.environments.commands import Bounds
+from dissmodel_platform.environments.locking import LockMaker
 from dissmodel_platform.environments.packages import PackageRequest, request_for
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.environments.workshop import Workshop
@@ -121,3 +122,53 @@ def test_the_import_check_sees_no_network_and_changes_nothing(
     _, output = walled.inspect(environment, "probe")
     found = json.JSONDecoder().raw_decode("{" + output.rpartition("FOUND {")[2])[0]
     assert set(found.values()) <= REFUSED, found
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "os.mkfifo(report)",
+        "os.symlink('/etc/hostname', report)",
+        "os.truncate(os.open(report, os.O_CREAT | os.O_WRONLY), 10**9)",
+        "open(report, 'w').write('[' * 100_000)",
+        "open(report, 'w').write('{}')",
+    ],
+)
+def test_a_package_that_writes_the_report_of_its_check_fails_it(
+    store: EnvironmentStore, small: Callable[..., PackageRequest], leave: str
+) -> None:
+    request = small("good")
+    environment = store.acquire(store.lock(request), request).environment
+    [site] = environment.directory.glob("lib/python3*/site-packages")
+    (site / "probe.py").write_text(
+        f"import os, sys\nreport = sys.argv[sys.argv.index('--report') + 1]\n{leave}\nos._exit(0)\n"
+    )
+    with pytest.raises(BuildFailed, match="spoils the check"):
+        store.inspect(environment, "probe")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        'file = "../../../../outside-1.0-py3-none-any.whl"',
+        'file = "good-1.0-py3-none-any.whl"',
+        'file = "good"',
+    ],
+)
+def test_a_build_cannot_write_the_platform_s_own_part_of_a_lock(
+    store: EnvironmentStore,
+    small: Callable[..., PackageRequest],
+    tmp_path: Path,
+    forged: str,
+) -> None:
+    """What builds for the resolver can reach its answer, so the answer is not trusted."""
+    maker = LockMaker(
+        store.uv, small("good"), tmp_path, tmp_path / "wheels", lambda _: None, tmp_path / "private"
+    )
+    hash_ = "0" * 64
+    (tmp_path / "pylock.toml").write_text(
+        'lock-version = "1.0"\n[[tool.dissmodel-platform.wheels]]\nname = "good"\n'
+        f'{forged}\nsha256 = "{hash_}"\n'
+    )
+    with pytest.raises(BuildFailed):
+        maker._read_lock()

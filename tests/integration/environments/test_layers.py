@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dissmodel_platform.environments import compile_wheel
 from dissmodel_platform.environments.bytecode import BytecodeStore
 from dissmodel_platform.environments.commands import Bounds
 from dissmodel_platform.environments.lock import Lock
@@ -114,14 +115,19 @@ def bytecode(tmp_path: Path) -> BytecodeStore:
 
 
 def install(site: Path, name: str, files: dict[str, str], *claimed: str) -> Wheel:
-    """Put a wheel's files in place, with a record that also claims others."""
-    for file, text in files.items():
-        (site / file).parent.mkdir(parents=True, exist_ok=True)
-        (site / file).write_text(text)
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "RECORD").write_text("".join(f"{file},,\n" for file in (*files, *claimed)))
+    """Put a wheel's files in place, with a record that also claims others; and beside, alone."""
+    for place in (site, site.parent / name):
+        for file, text in files.items():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_text(text)
+        info = place / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "RECORD").write_text("".join(f"{file},,\n" for file in (*files, *claimed)))
     return Wheel(name, "1.0", f"{name}-1.0-py3-none-any.whl", Sha256(name[0] * 64), "")
+
+
+def link(bytecode: BytecodeStore, site: Path, wheels: list[Wheel]) -> None:
+    bytecode.link(site, wheels, lambda wheel, _: site.parent / wheel.name)
 
 
 def compiled(site: Path, module: str) -> Path:
@@ -132,7 +138,7 @@ def compiled(site: Path, module: str) -> Path:
 def test_a_package_of_one_wheel_is_linked_as_a_whole(bytecode: BytecodeStore, site: Path) -> None:
     files = {"tide/__init__.py": "x = 1\n", "tide/deep/er.py": "y = 2\n", "alone.py": ""}
     wheel = install(site, "tide", files)
-    bytecode.link(site, [wheel])
+    link(bytecode, site, [wheel])
     for module in files:
         assert compiled(site, module).is_file()
     assert (site / "tide" / "__pycache__").is_symlink()
@@ -140,7 +146,7 @@ def test_a_package_of_one_wheel_is_linked_as_a_whole(bytecode: BytecodeStore, si
     again.mkdir(parents=True)
     install(again, "tide", files)
     before = {path: path.stat().st_mtime_ns for path in bytecode.directory.rglob("*.pyc")}
-    bytecode.link(again, [wheel])
+    link(bytecode, again, [wheel])
     assert compiled(again, "tide/deep/er.py").samefile(compiled(site, "tide/deep/er.py"))
     assert before == {path: path.stat().st_mtime_ns for path in bytecode.directory.rglob("*.pyc")}
 
@@ -150,7 +156,7 @@ def test_wheels_that_share_a_directory_each_get_their_own(
 ) -> None:
     one = install(site, "one", {"space/a.py": "", "six.py": ""})
     two = install(site, "two", {"space/b.py": "", "seven.py": ""})
-    bytecode.link(site, [one, two])
+    link(bytecode, site, [one, two])
     for module in ("space/a.py", "space/b.py", "six.py", "seven.py"):
         assert compiled(site, module).is_file()
     assert not (site / "space" / "__pycache__").is_symlink()
@@ -159,10 +165,9 @@ def test_wheels_that_share_a_directory_each_get_their_own(
 def test_a_module_that_two_wheels_claim_has_none(bytecode: BytecodeStore, site: Path) -> None:
     """One wheel may not bring bytecode for another one's module, whatever its record says."""
     good = install(site, "good", {"tide/__init__.py": "x = 1\n", "tide/own.py": ""})
-    evil = install(
-        site, "evil", {"evil.py": ""}, "tide/__init__.py", "../../outside.py", "/etc/x.py"
-    )
-    bytecode.link(site, [good, evil])
+    claimed = {"evil.py": "", "tide/__init__.py": "x = 3\n"}
+    evil = install(site, "evil", claimed, "../../outside.py", "/etc/x.py")
+    link(bytecode, site, [good, evil])
     assert not compiled(site, "tide/__init__.py").exists()
     assert compiled(site, "tide/own.py").is_file()
     assert compiled(site, "evil.py").is_file()
@@ -170,10 +175,38 @@ def test_a_module_that_two_wheels_claim_has_none(bytecode: BytecodeStore, site: 
     other = site.parent.parent / "other" / "site-packages"
     other.mkdir(parents=True)
     install(other, "good", {"tide/__init__.py": "x = 2\n", "tide/own.py": ""})
-    install(other, "evil", {"evil.py": ""}, "tide/__init__.py")
+    install(other, "evil", claimed)
     newer = replace(good, sha256=Sha256("9" * 64))
-    bytecode.link(other, [newer, evil])
+    link(bytecode, other, [newer, evil])
     assert not compiled(other, "tide/__init__.py").exists()
+
+
+def test_a_wheel_that_overwrites_another_s_module_does_not_get_into_its_bytecode(
+    bytecode: BytecodeStore, site: Path
+) -> None:
+    """The bytecode is used wherever the other wheel is installed, without this one as well."""
+    good = install(site, "good", {"tide/__init__.py": "x = 'good'\n"})
+    evil = install(site, "evil", {"evil.py": "", "tide/__init__.py": "x = 'evil'\n"})
+    (site / "evil-1.0.dist-info" / "RECORD").write_text("evil.py,,\n")
+    link(bytecode, site, [good, evil])
+    clean = site.parent.parent / "clean" / "site-packages"
+    clean.mkdir(parents=True)
+    install(clean, "good", {"tide/__init__.py": "x = 'good'\n"})
+    link(bytecode, clean, [good])
+    assert b"good" in compiled(clean, "tide/__init__.py").read_bytes()
+    assert b"evil" not in compiled(clean, "tide/__init__.py").read_bytes()
+
+
+@pytest.mark.parametrize("rest", [b"\xff,,\n", b'"' + b"x" * 200_000 + b'",,\n', b"\0.py,,\n"])
+def test_a_record_that_cannot_be_read_costs_a_wheel_its_bytecode_only(
+    bytecode: BytecodeStore, site: Path, rest: bytes
+) -> None:
+    good = install(site, "good", {"tide.py": ""})
+    evil = install(site, "evil", {"evil.py": ""})
+    with (site.parent / "evil" / "evil-1.0.dist-info" / "RECORD").open("ab") as record:
+        record.write(rest)
+    link(bytecode, site, [good, evil])
+    assert compiled(site, "tide.py").is_file()
 
 
 def test_what_does_not_compile_costs_the_others_nothing(
@@ -181,10 +214,35 @@ def test_what_does_not_compile_costs_the_others_nothing(
 ) -> None:
     deep = "x = " + "(" * 3000 + ")" * 3000
     wheel = install(site, "mixed", {"m/old.py": "print 'x'\n", "m/deep.py": deep, "m/new.py": ""})
-    bytecode.link(site, [wheel])
+    link(bytecode, site, [wheel])
     assert compiled(site, "m/new.py").is_file()
     assert not compiled(site, "m/old.py").exists()
     assert not compiled(site, "m/deep.py").exists()
+
+
+FULL_DISK = """
+import errno, py_compile
+def full(*_, cfile, **__):
+    open(cfile, "w").write("half")
+    raise OSError(errno.ENOSPC, "No space left on device")
+py_compile.compile = full
+"""
+
+
+def test_a_full_disk_does_not_cost_a_wheel_its_bytecode_for_ever(
+    bytecode: BytecodeStore, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = install(site, "tide", {"tide/__init__.py": "x = 1\n"})
+    compiler = tmp_path / "compile_wheel.py"
+    code = Path(compile_wheel.__file__).read_text()
+    compiler.write_text(code.replace("\nNO_ROOM =", f"{FULL_DISK}\nNO_ROOM ="))
+    with monkeypatch.context() as patch:
+        patch.setattr("dissmodel_platform.environments.bytecode._COMPILE", compiler)
+        with pytest.raises(OSError, match="No space left"):
+            link(bytecode, site, [wheel])
+    assert not bytecode.is_whole(wheel.sha256)
+    link(bytecode, site, [wheel])
+    assert compiled(site, "tide/__init__.py").is_file()
 
 
 def test_the_lock_of_a_shared_library_is_not_the_environments_name(

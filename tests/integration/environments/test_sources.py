@@ -38,7 +38,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
 @pytest.fixture
 def store(tmp_path: Path, index: LocalIndex) -> EnvironmentStore:
     """A store whose network leads to the index alone."""
-    destinations = Destinations(hosts=("127.0.0.1",), any_public=False)
+    destinations = Destinations(hosts=("127.0.0.1:*",), any_public=False)
     workshop = Workshop(inspect_walls(), Bounds(120), destinations)
     return EnvironmentStore(tmp_path / "packages", HARNESS, workshop)
 

@@ -181,7 +181,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalIndex]:
 
 
 def open_store(directory: Path, access: SshAccess) -> EnvironmentStore:
-    destinations = Destinations(hosts=("127.0.0.1",), any_public=False)
+    destinations = Destinations(hosts=("127.0.0.1:*",), any_public=False)
     workshop = Workshop(inspect_walls(), Bounds(120), destinations, access)
     return EnvironmentStore(directory / "packages", HARNESS, workshop)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ async def test_an_environment_is_in_use_while_a_process_of_it_lives(
     assert not is_leased(used.lease_file)
 
 
+async def test_a_disk_that_refuses_a_start_leaves_no_environment_in_use(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = replace(environment, lease_file=tmp_path / "lease")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        await Harness.start(used, "", fresh=False)
+    assert not is_leased(used.lease_file)
+
+
 async def test_an_environment_is_in_use_while_inputs_are_fetched(lab: Any, tmp_path: Path) -> None:
     experiment = await lab.submit("draws", input_dataset=await lab.upload("1", "one.txt"))
     spec = parse_spec("models/inline.toml", lab.spec("draws")).spec
@@ -185,6 +196,11 @@ async def test_an_editable_package_runs_as_it_is_now_and_says_that_it_cannot_be_
     assert await lab.result(second) == "second version"
     assert second.outcome["start_mode"] == "fresh"
     assert second.outcome["reproducible"] is False
+    times, text = module.stat(), module.read_text()
+    module.write_text(text.replace("second version", "sixth_ version"))
+    os.utime(module, ns=(times.st_atime_ns, times.st_mtime_ns))  # as archives and copies may have
+    assert await lab.result(await lab.run("editable", package=str(source))) == "sixth_ version"
+    assert not list(source.rglob("*.pyc"))
     assert first.outcome["environment_key"] == second.outcome["environment_key"]
     assert first.outcome["source_tree_sha256"] != second.outcome["source_tree_sha256"]
     module.write_text("syntax error\n")

@@ -14,7 +14,7 @@ from dissmodel_platform.sandbox import proxy as module
 from dissmodel_platform.sandbox.proxy import Destinations, Proxy, upstream_of
 from tests.processes import wait_until
 
-LOCAL = Destinations(hosts=("127.0.0.1",), any_public=False)
+LOCAL = Destinations(hosts=("127.0.0.1:*",), any_public=False)
 
 
 class Host:
@@ -88,11 +88,14 @@ def test_a_plain_request_goes_on_as_the_host_expects_it(host) -> None:
     with Proxy(LOCAL) as proxy:
         answer = ask(
             proxy,
-            f"GET http://127.0.0.1:{server.port}/page/x?y=1 HTTP/1.1\r\nHost: there\r\n"
+            f"GET http://127.0.0.1:{server.port}/page/x?y=1 HTTP/1.1\r\nHost: other.example\r\n"
             "Connection: keep-alive\r\nProxy-Authorization: Basic secret\r\n\r\n".encode(),
         )
     assert answer.endswith(b"hi")
-    assert server.got == [b"GET /page/x?y=1 HTTP/1.1\r\nHost: there\r\nConnection: close\r\n\r\n"]
+    there = f"Host: 127.0.0.1:{server.port}".encode()
+    assert server.got == [
+        b"GET /page/x?y=1 HTTP/1.1\r\n" + there + b"\r\nConnection: close\r\n\r\n"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,10 +131,10 @@ def test_a_name_that_leads_to_this_machine_is_refused(monkeypatch) -> None:
 
 def test_only_the_listed_hosts_where_there_is_a_list() -> None:
     destinations = Destinations(hosts=("index.example", "*.forge.example"), any_public=False)
-    assert destinations.names("INDEX.example.")
-    assert destinations.names("git.forge.example")
-    assert not destinations.names("forge.example.evil.example")
-    assert not destinations.names("index.example.evil.example")
+    assert destinations.names("INDEX.example.", 443)
+    assert destinations.names("git.forge.example", 22)
+    assert not destinations.names("forge.example.evil.example", 443)
+    assert not destinations.names("index.example.evil.example", 443)
     with Proxy(destinations) as proxy:
         answer = ask(proxy, b"CONNECT 93.184.215.14:443 HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -193,3 +196,66 @@ def test_its_socket_has_a_short_path_wherever_temporary_files_go(
     monkeypatch.setattr("tempfile.tempdir", str(long))
     with Proxy(Destinations()) as proxy:
         assert proxy.socket.is_socket()
+
+
+@pytest.mark.parametrize(
+    ("entry", "host", "port", "is_named"),
+    [
+        ("index.example", "index.example", 443, True),
+        ("index.example", "index.example", 5432, False),
+        ("index.example:8080", "index.example", 8080, True),
+        ("index.example:8080", "index.example", 443, False),
+        ("index.example:*", "index.example", 5432, True),
+        ("::1", "::1", 443, True),
+        ("::1", "::1", 5432, False),
+        ("[::1]:8080", "::1", 8080, True),
+    ],
+)
+def test_a_host_is_allowed_on_its_own_ports_only(
+    entry: str, host: str, port: int, is_named: bool
+) -> None:
+    """An index on this machine is no reason to let a build reach the database beside it."""
+    assert Destinations(hosts=(entry,)).names(host, port) is is_named
+
+
+@pytest.mark.parametrize(
+    "target", ["localhost:443", "a.localhost.:443", "127.1:443", "169.254.169.254:80", "[::1]:443"]
+)
+def test_another_proxy_is_not_asked_for_its_own_machine(host, target: str) -> None:
+    upstream = host(b"HTTP/1.1 200 OK\r\n\r\n")
+    with Proxy(Destinations(), f"http://127.0.0.1:{upstream.port}") as proxy:
+        answer = ask(proxy, f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert upstream.got == []
+
+
+def test_what_is_kept_of_refused_requests_is_bounded() -> None:
+    with Proxy(Destinations(any_public=False)) as proxy:
+        for number in range(40):
+            name = f"{number:02}{'x' * 5000}.example"
+            ask(proxy, f"CONNECT {name}:443 HTTP/1.1\r\n\r\n".encode())
+        assert 0 < len(proxy.refused) <= 20
+        assert max(map(len, proxy.refused)) <= 300
+
+
+def test_connections_are_bounded_and_make_room_for_others(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MAX_CONNECTIONS", 3)
+    with Proxy(Destinations(any_public=False)) as proxy:
+        held = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for connection in held:
+            connection.connect(str(proxy.socket))
+        with socket.socket(socket.AF_UNIX) as further:
+            further.settimeout(20)
+            further.connect(str(proxy.socket))
+            assert further.recv(10) == b""
+        assert any("connections" in reason for reason in proxy.refused)
+        for connection in held:
+            connection.close()
+
+        def is_answered() -> bool:
+            try:
+                return ask(proxy, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+            except OSError:
+                return False
+
+        wait_until(is_answered, "there is room again")

@@ -44,6 +44,11 @@ error: Git operation failed
          --- stderr
          fatal: remote error: upload-pack: not our ref 0123456789012345678901234567890123456789
          fatal: git upload-pack: not our ref 0123456789012345678901234567890123456789"""
+FULL_DISK = """\
+error: Failed to download and build `tide==1.0`
+  cause: Failed to extract archive: tide-1.0.tar.gz
+  cause: failed to write file tide-1.0/backend.py: No space left on device (os error 28)
+  cause: No space left on device (os error 28)"""
 MISSING_REPOSITORY = f"""\
 error: Git operation failed
   cause: failed to clone into: /srv/cache/git-v2/db/96deb8d950467b15
@@ -153,6 +158,7 @@ subdirectory `nope`"""
 @pytest.mark.parametrize(
     ("output", "error", "cause"),
     [
+        (FULL_DISK, BuildFailed, "the worker's disk is full"),
         (MISSING_TAG, VersionNotFound, "no such version (tag, branch or commit)"),
         (MISSING_TAG_OF_A_NAMED_PACKAGE, VersionNotFound, "no such version (tag, branch"),
         (MISSING_COMMIT, VersionNotFound, "no such version (tag, branch or commit)"),

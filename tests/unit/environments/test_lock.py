@@ -95,6 +95,16 @@ def test_two_packages_of_one_repository_are_told_apart_by_their_directory() -> N
     assert lock.model_package(asked) == packages[1]
 
 
+@pytest.mark.parametrize("user", ["", "modeller@"])
+def test_a_repository_whose_name_begins_like_anothers_is_not_taken_for_it(user: str) -> None:
+    packages = tuple(
+        LockedPackage(name, "1", (), COMMIT, f"https://example.org/lab/{name}")
+        for name in ("another", "flood", "flood-model")
+    )
+    asked = request(package=f"git+https://{user}example.org/lab/flood-model@v1", distribution="")
+    assert Lock("", packages).model_package(asked) == packages[2]
+
+
 def test_the_key_does_not_depend_on_the_locks_layout() -> None:
     blocks = TEXT.strip().split("\n\n")
     shuffled = "\n\n\n".join([blocks[0], *reversed(blocks[1:])]) + "\n# a comment\n"
@@ -163,3 +173,19 @@ def test_the_spelling_of_the_request_is_not_part_of_the_key() -> None:
     lock = Lock.parse(TEXT)
     other = request(package="git+https://example.org/lab/flood@v1", distribution="")
     assert environment_key(lock, other) == environment_key(lock, request())
+
+
+@pytest.mark.parametrize(
+    ("file", "sha256"),
+    [
+        ("../../outside-1.0-py3-none-any.whl", "0" * 64),
+        ("/etc/x-1.0-py3-none-any.whl", "0" * 64),
+        ("x-1.0-py3-none-any.whl", "../../outside"),
+        ("x-1.0-1/../../y-py3-none-any.whl", "0" * 64),
+        ("passwd", "0" * 64),
+    ],
+)
+def test_a_built_wheel_whose_name_is_a_path_is_refused(file: str, sha256: str) -> None:
+    text = f'[[tool.dissmodel-platform.wheels]]\nname = "x"\nfile = "{file}"\nsha256 = "{sha256}"\n'
+    with pytest.raises(ValueError, match=r"wheel|name"):
+        Lock.parse(text)

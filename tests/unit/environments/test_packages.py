@@ -239,6 +239,21 @@ def test_a_directory_that_is_no_project_is_not_found(tmp_path: Path) -> None:
     assert SourceTree(tmp_path, editable=True).project_file().name == "setup.py"
 
 
+@pytest.mark.parametrize("name", ["pyproject.toml", "setup.py", "setup.cfg", "requirements.txt"])
+def test_each_file_that_may_name_what_a_project_needs_is_part_of_its_digest(
+    tmp_path: Path, name: str
+) -> None:
+    tree = _project(tmp_path)
+    before = tree.project_digest()
+    (tree.path / name).write_text("numpy")
+    added = tree.project_digest()
+    (tree.path / name).write_text("pandas")
+    assert len({before, added, tree.project_digest()}) == 3
+    (tree.path / "flood.py").write_text("x = 2\n")
+    (tree.path / name).write_text("numpy")
+    assert tree.project_digest() == added
+
+
 def _project(directory: Path) -> SourceTree:
     tree = SourceTree(directory / "flood", editable=True)
     tree.path.mkdir()

@@ -147,7 +147,7 @@ def test_an_entry_that_cannot_be_compared_is_refused_by_name(entry: str) -> None
 
 
 def test_the_hosts_of_the_list_are_those_that_builds_may_reach() -> None:
-    assert POLICY.hosts == ("git.example.org", "files.example.org", "forge.example.org")
+    assert POLICY.hosts == ("git.example.org", "files.example.org", "forge.example.org:8443")
 
 
 def lock(*tables: str) -> Lock:
@@ -200,3 +200,31 @@ def test_a_lock_needs_the_index_where_packages_come_from_it() -> None:
 def test_local_packages_of_a_lock_are_taken_where_local_sources_are_allowed() -> None:
     local = PackagePolicy.read(["index"], allow_local=True)
     local.check_lock(lock(INDEX, vcs("file:///srv/x"), 'directory = { path = "x" }'), "flood")
+
+
+@pytest.mark.parametrize(
+    ("address", "index_hosts", "is_allowed"),
+    [
+        ("https://files.index.example/a-1.0-py3-none-any.whl", (), True),
+        ("https://git.example.org/api/9/pypi/files/a-1.0-py3-none-any.whl", (), False),
+        ("https://GIT.example.org:443/api/9/a-1.0-py3-none-any.whl", (), False),
+        ("https://user:pw@git.example.org/api/9/a-1.0-py3-none-any.whl", (), False),
+        ("https://git.example.org/wheels/a-1.0-py3-none-any.whl", (), True),
+        ("https://git.example.org/api/9/a-1.0-py3-none-any.whl", ("git.example.org",), True),
+    ],
+)
+def test_an_index_that_a_package_names_is_not_the_index(
+    address: str, index_hosts: tuple[str, ...], is_allowed: bool
+) -> None:
+    """A host of the list may be a forge, where everybody has a package index."""
+    entries = ["index", "git+https://git.example.org/group/", "https://git.example.org/wheels/"]
+    policy = PackagePolicy.read(entries, index_hosts=index_hosts)
+    found = Lock.parse(
+        'lock-version = "1.0"\n[[packages]]\nname = "a"\nversion = "1.0"\n'
+        f'wheels = [{{ url = "{address}", hashes = {{ sha256 = "{"0" * 64}" }} }}]\n'
+    )
+    if is_allowed:
+        policy.check_lock(found, "model")
+    else:
+        with pytest.raises(PackageNotAllowed, match=r"(?i)git\.example\.org"):
+            policy.check_lock(found, "model")

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dissmodel_platform.environments.scratch import remove_tree, scratch_directory, sweep
+from dissmodel_platform.environments.scratch import (
+    read_made,
+    remove_tree,
+    scratch_directory,
+    sweep,
+)
 
 HOLDS = """
 import sys, time
@@ -79,3 +84,39 @@ def test_closed_directories_go_as_well(tmp_path: Path) -> None:
         (place / "closed").chmod(0o000)
         remove_tree(place)
     assert not place.exists()
+
+
+def test_directories_nested_deeper_than_a_path_is_long_go_as_well(tmp_path: Path) -> None:
+    place = tmp_path / "scratch" / "left"
+    place.mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    here = os.open(place, os.O_PATH)
+    for _ in range(1200):
+        os.mkdir("below", dir_fd=here)
+        below = os.open("below", os.O_PATH, dir_fd=here)
+        os.close(here)
+        here = below
+    os.symlink(outside, "link", dir_fd=here)
+    os.close(here)
+    sweep(tmp_path / "scratch")
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert (outside / "file").exists()
+
+
+def test_what_a_build_leaves_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    made, secret = tmp_path / "made", tmp_path / "secret"
+    secret.write_text("key")
+    made.symlink_to(secret)
+    with pytest.raises(OSError, match="made"):
+        read_made(made, 100)
+    made.unlink()
+    os.mkfifo(made)
+    with pytest.raises(OSError, match="no plain file"):
+        read_made(made, 100)
+    made.unlink()
+    made.write_bytes(bytes(101))
+    with pytest.raises(ValueError, match="larger than 100"):
+        read_made(made, 100)
+    assert read_made(made, 101) == bytes(101)

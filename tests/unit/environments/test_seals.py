@@ -43,6 +43,7 @@ def keep_the_size(directory: Path) -> None:
         (keep_the_size, "package/__init__.py"),
         (lambda d: (d / "package" / "__pycache__" / "__init__.pyc").write_bytes(b"other"),
          "package/__pycache__/__init__.pyc"),
+        (lambda d: (d / "package" / "__init__.py").chmod(0o200), "package/__init__.py"),
         (lambda d: (d / "package" / "more.py").write_text(""), "package/more.py"),
         (replace_link, "link"),
         (lambda d: (d / "empty").rmdir(), "empty"),
@@ -59,6 +60,17 @@ def test_what_was_changed_is_named(
     change(sealed)
     assert damage(sealed) == [named]
     assert not Seals().is_whole(sealed, sealed)
+
+
+def test_what_was_moved_or_put_in_the_place_of_another_is_named(sealed: Path) -> None:
+    moved = sealed.rename(sealed.with_name("moved"))
+    assert damage(moved) == [MARKER]
+    seal(moved, {}, place=sealed)
+    assert damage(moved) == [MARKER]
+    assert damage(moved.rename(sealed)) == []
+    link = sealed.with_name("the same by another name")
+    link.symlink_to(sealed)
+    assert damage(link) == []
 
 
 @pytest.mark.parametrize("name", ["empty/__pycache__/x.pyc", "matplotlib/fontlist.json"])
@@ -113,3 +125,32 @@ def test_files_that_are_not_those_of_their_wheel_are_found(tmp_path: Path, name:
     assert altered(tmp_path, thorough=True) == ["some-package"]
     (tmp_path / name).unlink()
     assert altered(tmp_path) == ["some-package"]
+
+
+def installed(site: Path, record: bytes) -> Path:
+    """Install a wheel whose list of files says what it likes."""
+    info = site / "evil-1.0.dist-info"
+    info.mkdir(parents=True)
+    for name in ("METADATA", "WHEEL"):
+        (info / name).touch()
+    (info / "RECORD").write_bytes(record)
+    return site
+
+
+def test_a_list_of_files_leads_nowhere_else(tmp_path: Path) -> None:
+    """Some files never end, and the worker itself reads what a list names."""
+    (tmp_path / "outside").write_text("x")
+    for name in ("../outside", "x/../../outside", f"{tmp_path}/outside"):
+        site = installed(tmp_path / f"site{len(name)}", f"{name},sha256=wrong,1\n".encode())
+        (site / "x").mkdir()
+        assert altered(site, thorough=True) == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"\xff,sha256=x,1\n", b"a\0b,sha256=x,1\n", b'"' + b"x" * 200_000 + b'",sha256=x,1\n'],
+)
+def test_a_list_of_files_that_cannot_be_read_is_not_the_wheels(
+    tmp_path: Path, record: bytes
+) -> None:
+    assert altered(installed(tmp_path / "site", record), thorough=True) == ["evil"]

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dissmodel_platform.environments.commands import OUTPUT_TAIL_BYTES, Bounds, Commands
+from dissmodel_platform.environments.commands import OUTPUT_TAIL_BYTES, Bounds, Commands, Finished
+from dissmodel_platform.environments.scratch import remove_tree
 from dissmodel_platform.environments.uv import Uv, index_hosts
 from dissmodel_platform.environments.workshop import Room, Workshop
 from dissmodel_platform.errors import BuildFailed, BuildInterrupted
-from dissmodel_platform.sandbox.walls import Walls
+from dissmodel_platform.sandbox.walls import Walls, inspect_walls
 from tests.processes import is_running, wait_until
 
 PATIENCE_SECONDS = 30.0
@@ -181,6 +182,53 @@ def test_a_command_that_fills_its_scratch_directory_is_ended(tmp_path: Path) -> 
     assert done.limit.startswith("wrote more than 0.001 GB; raise PLATFORM_BUILD_DISK_BYTES")
 
 
+def test_what_is_unpacked_in_the_package_cache_counts_as_well(tmp_path: Path) -> None:
+    """A wheel of a few megabytes may hold terabytes."""
+    scratch, cache = tmp_path / "scratch", tmp_path / "cache"
+    (cache / "archive-v0" / "old").mkdir(parents=True)
+    (cache / "archive-v0" / "old" / "big").write_bytes(bytes(1_500_000))
+    scratch.mkdir()
+    wait_until(lambda: time.time() > (cache / "archive-v0" / "old").stat().st_ctime, "it is old")
+    commands = Commands(Bounds(PATIENCE_SECONDS, disk_bytes=1_000_000))
+
+    def run(script: str) -> Finished:
+        return commands.run(
+            ["/bin/sh", "-c", script],
+            cwd=cache,
+            environment=ENVIRONMENT,
+            scratch=scratch,
+            cache=cache,
+        )
+
+    linked = "mkdir .tmp1; head -c 700000 /dev/urandom > .tmp1/new; ln .tmp1/new ../scratch; "
+    assert run(linked + "sleep 0.8").exit_code == 0
+    unpacked = "mkdir archive-v0/new; head -c 2000000 /dev/urandom > archive-v0/new/big; sleep 600"
+    assert run(unpacked).limit.startswith("wrote more than")
+
+
+def test_a_command_that_hides_what_it_writes_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dissmodel_platform.environments.commands._HIDDEN_SECONDS", 1.0)
+    script = (
+        "import os, time\n"
+        "for _ in range(60): os.mkdir('d' * 100); os.chdir('d' * 100)\n"
+        "time.sleep(600)\n"
+    )
+    commands = Commands(Bounds(PATIENCE_SECONDS, disk_bytes=10**9))
+    done = commands.run(
+        [sys.executable, "-c", script], cwd=tmp_path, environment=ENVIRONMENT, scratch=tmp_path
+    )
+    remove_tree(tmp_path / ("d" * 100))
+    assert done.limit.startswith("hid what it wrote")
+
+
+def test_a_file_of_holes_is_no_larger_than_others(room: Room) -> None:
+    workshop = Workshop(inspect_walls(), Bounds(PATIENCE_SECONDS, disk_bytes=1_000_000))
+    workshop.run(["/usr/bin/truncate", "--size", "1G", "holes"], room, {"PATH": os.defpath})
+    assert (room.scratch / "holes").stat().st_size <= 1_000_000
+
+
 @pytest.fixture
 def uv() -> Uv:
     return Uv(Workshop(Walls(), Bounds(PATIENCE_SECONDS)))
@@ -260,5 +308,9 @@ def test_hosts_of_the_operators_indexes() -> None:
         "UV_INDEX": "lab=http://10.0.0.7:8080/ https://other.example.org/",
         "UV_FIND_LINKS": "/srv/wheels",
     }
-    assert set(index_hosts(environ)) == {"packages.example.org", "10.0.0.7", "other.example.org"}
+    assert set(index_hosts(environ)) == {
+        "packages.example.org",
+        "10.0.0.7:8080",
+        "other.example.org",
+    }
     assert index_hosts({}) == ()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dissmodel_platform.errors import SettingsError
+from dissmodel_platform.sandbox import walls as module
 from dissmodel_platform.sandbox.bubblewrap import why_no_namespaces
 from dissmodel_platform.sandbox.enter import missing_rights
 from dissmodel_platform.sandbox.walls import (
+    SYSTEM,
     Walls,
     check_exposure,
     check_policy,
@@ -95,7 +99,26 @@ def test_a_machine_that_refuses_namespaces_says_so(monkeypatch, tmp_path) -> Non
 
 
 def test_an_old_landlock_says_what_it_leaves_open() -> None:
-    assert missing_rights(7) == []
+    assert any("a database's" in hole for hole in missing_rights(7))
+    assert any("UDP" in hole for hole in missing_rights(7))
+    assert not any("TCP" in hole or "signals" in hole for hole in missing_rights(7))
     assert any("TCP" in hole for hole in missing_rights(3))
     assert any("signals" in hole for hole in missing_rights(5))
     assert len(missing_rights(0)) == 1
+
+
+@pytest.mark.parametrize("why_not", ["", "bwrap is not on the PATH"])
+@pytest.mark.parametrize("abi", [0, 7])
+def test_each_wall_that_does_not_stand_is_told(monkeypatch, why_not: str, abi: int) -> None:
+    monkeypatch.setattr(module, "why_no_namespaces", lambda _: why_not)
+    monkeypatch.setattr(module, "landlock_abi", lambda: abi)
+    walls = inspect_walls.__wrapped__("auto")
+    told = " ".join(walls.missing)
+    assert ("namespaces" in walls.builds) is ("No namespaces around builds" not in told)
+    assert ("landlock" in walls.builds) is ("No Landlock around builds" not in told)
+    assert ("has a hole" in told) is bool(why_not and abi)
+
+
+def test_private_keys_beside_certificates_are_not_shown() -> None:
+    for keys in ("/etc/ssl/private/key.pem", "/etc/pki/tls/private/key.pem"):
+        assert not any(Path(keys).is_relative_to(shown) for shown in SYSTEM)
