@@ -10,7 +10,9 @@
      │   ├─ LockNotFound
      │   ├─ ExperimentNotFound
      │   └─ ObjectNotFound
+     ├─ SubmissionConflict      a key or an id stands for another submission already
      ├─ AlreadyFinal            the experiment has ended; nothing left to change
+     ├─ TooManyStreams          one key follows more experiments at once than is allowed
      ├─ RequestTimeout          the body of a request did not come in time
      ├─ NotAuthenticated
      ├─ NotAuthorised
@@ -147,11 +149,25 @@ class ObjectNotFound(NotFound):
     title = "File not found"
 
 
+class SubmissionConflict(PlatformError):
+    """The idempotency key or the experiment id stands for another submission already."""
+
+    code = "submission-conflict"
+    title = "Another submission"
+
+
 class AlreadyFinal(PlatformError):
     """The experiment has ended, so there is nothing left to change."""
 
     code = "already-final"
     title = "Experiment already ended"
+
+
+class TooManyStreams(PlatformError):
+    """One key follows more experiments at once than the operator allows."""
+
+    code = "too-many-streams"
+    title = "Too many streams"
 
 
 class RequestTimeout(PlatformError):

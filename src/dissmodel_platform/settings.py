@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     run_memory_bytes: int = Field(default=0, ge=0)
     """Address-space limit of one run, in bytes; 0: none."""
 
+    run_log_bytes: int = Field(default=10_000_000, gt=0)
+    """What is kept of one run's log, in bytes; 20,000 lines at most."""
+
+    run_log_lines_per_second: Annotated[float, _between(1, 1_000_000)] = 1_000.0
+    """Lines a second that a model may print in the long run; more are left out and counted."""
+
     cancel_grace_seconds: Annotated[float, _between(0, 3_600)] = 5.0
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 
@@ -172,6 +178,10 @@ class Settings(BaseSettings):
 
     max_request_bytes: int = Field(default=2 * 1024**2, gt=0)
     """Largest body of a request that is no upload, in bytes."""
+
+    event_streams_per_key: int = Field(default=100, ge=1)
+    """Experiments that one key may follow at the same time (`GET /job/{id}/events`) through one
+    process of the api."""
 
     log_format: Literal["text", "json"] = "text"
     """Form of the log lines of the three roles."""

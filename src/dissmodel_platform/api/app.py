@@ -12,6 +12,7 @@ from dissmodel_platform import __version__
 from dissmodel_platform.api import (
     data,
     downloads,
+    events,
     experiments,
     health,
     jobs,
@@ -57,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     for part in (
-        jobs, models, locks, experiments, registry, data, downloads, webhooks, health, home,
+        jobs, events, models, locks, experiments, registry, data, downloads, webhooks, health, home,
     ):  # fmt: skip
         app.include_router(part.router)
     return app

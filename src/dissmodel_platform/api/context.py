@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dissmodel_platform.access.shared_secrets import LINK_SECRET, shared_secret
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import SettingsError
+from dissmodel_platform.experiments.feed import Feed
 from dissmodel_platform.experiments.queue import open_queue
 from dissmodel_platform.sandbox.walls import Walls, inspect_walls
 from dissmodel_platform.services.submit import Submitter
@@ -35,6 +37,9 @@ class Context:
     link_secret: bytes
     submitter: Submitter
     walls: Walls
+    feed: Feed
+    streams: Counter[str]
+    """Streams of events that are open now, by the name of their key."""
 
 
 @asynccontextmanager
@@ -55,7 +60,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     try:
         await migrate(database)
         queue = await open_queue(database)
-        yield Context(
+        feed = Feed(database)
+        context = Context(
             settings=settings,
             database=database,
             queue=queue,
@@ -64,7 +70,11 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             link_secret=await shared_secret(database, LINK_SECRET),
             submitter=Submitter(database, queue, settings),
             walls=inspect_walls(settings.sandbox),
+            feed=feed,
+            streams=Counter(),
         )
+        async with feed.listening():
+            yield context
     finally:
         await database.close()
 

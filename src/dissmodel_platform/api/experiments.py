@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends
 
 from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Parts, requires
-from dissmodel_platform.api.jobs import job_of
-from dissmodel_platform.api.schemas import Artifact, Artifacts, Job, Text
+from dissmodel_platform.api.jobs import accepted
+from dissmodel_platform.api.schemas import Artifact, Artifacts, IdempotencyKey, Job, Text
 from dissmodel_platform.experiments import queries
+from dissmodel_platform.experiments.once import Once
 from dissmodel_platform.services.publish import publication_of
 from dissmodel_platform.services.reproduce import reproduce
 
@@ -23,7 +24,10 @@ async def get_experiment(
 ) -> dict[str, Any]:
     """Return one flat object: dissmodel's record and the platform's provenance side by side."""
     experiment = await queries.get_experiment(parts.database, experiment_id)
-    return experiment.flat_record(await queries.log_lines(parts.database, experiment.id))
+    return experiment.flat_record(
+        await queries.log_lines(parts.database, experiment.id),
+        await queries.phases_of(parts.database, experiment.id),
+    )
 
 
 @router.get("/{experiment_id}/artifacts", summary="The files of a result")
@@ -38,16 +42,24 @@ async def get_artifacts(
 
 @router.post("/{experiment_id}/reproduce", summary="Run an experiment again, exactly")
 async def reproduce_experiment(
-    experiment_id: Text, parts: Parts, caller: Annotated[Caller, Depends(requires(Scope.RUN))]
+    experiment_id: Text,
+    parts: Parts,
+    caller: Annotated[Caller, Depends(requires(Scope.RUN))],
+    idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Queue a run with the stored spec, lock, inputs and seed.
 
-    Its record says, once it has completed, whether the result is identical.
+    Its record says, once it has completed, whether the result is identical. With an
+    `Idempotency-Key` it can be sent again when its answer was lost.
     """
     experiment = await reproduce(
-        parts.database, parts.submitter, experiment_id, submitted_by=caller.name
+        parts.database,
+        parts.submitter,
+        experiment_id,
+        submitted_by=caller.name,
+        once=Once.of("reproduce", {"experiment_id": experiment_id}, key=idempotency_key),
     )
-    return job_of(experiment, [])
+    return await accepted(parts, experiment)
 
 
 @router.post("/{experiment_id}/publish", summary="What a paper needs to cite a run")

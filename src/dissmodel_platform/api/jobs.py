@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from dissmodel_platform.access.keys import Caller, Scope
-from dissmodel_platform.api.context import Parts, requires
+from dissmodel_platform.api.context import Context, Parts, requires
+from dissmodel_platform.api.problems import described
 from dissmodel_platform.api.schemas import (
     Cancelled,
+    IdempotencyKey,
     InlineJobRequest,
     Job,
     JobPage,
@@ -17,10 +19,11 @@ from dissmodel_platform.api.schemas import (
     Text,
 )
 from dissmodel_platform.experiments import queries
+from dissmodel_platform.experiments.once import Once
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.services.cancel import cancel_experiment
 from dissmodel_platform.services.submit import RunRequest
-from dissmodel_platform.types import ExperimentStatus
+from dissmodel_platform.types import ExperimentId, ExperimentStatus
 
 router = APIRouter(tags=["runs"])
 
@@ -43,16 +46,37 @@ def job_of(experiment: Experiment, logs: list[str]) -> Job:
         started_at=experiment.started_at,
         finished_at=experiment.finished_at,
         progress=experiment.progress,
+        expected_end=experiment.expected_end,
         warnings=experiment.submission.warnings,
         reproduces=experiment.reproduces,
     )
 
 
-@router.post("/submit_job", summary="Run a published model")
+async def accepted(parts: Context, experiment: Experiment) -> Job:
+    """Return the job object of a submission, which may have been made before and run since."""
+    logs = await queries.log_lines(parts.database, experiment.id) if experiment.attempt else []
+    return job_of(experiment, logs)
+
+
+def _once(request: str, body: JobRequest | InlineJobRequest, key: str | None) -> Once | None:
+    chosen = ExperimentId(body.experiment_id) if body.experiment_id else None
+    return Once.of(request, body.model_dump(mode="json"), key=key, experiment_id=chosen)
+
+
+_CONFLICT = described({409: "The key or the id stands for another submission"})
+
+
+@router.post("/submit_job", summary="Run a published model", responses=_CONFLICT)
 async def submit_job(
-    body: JobRequest, parts: Parts, caller: Annotated[Caller, Depends(requires(Scope.RUN))]
+    body: JobRequest,
+    parts: Parts,
+    caller: Annotated[Caller, Depends(requires(Scope.RUN))],
+    idempotency_key: IdempotencyKey = None,
 ) -> Job:
-    """Queue a run; everything that can be checked beforehand has been when this answers."""
+    """Queue a run; everything that can be checked beforehand has been when this answers.
+
+    With an `Idempotency-Key` or an `experiment_id` it can be sent again when its answer was lost.
+    """
     request = RunRequest(
         input_dataset=body.input_dataset,
         input_format=body.input_format,
@@ -62,18 +86,26 @@ async def submit_job(
         priority=body.priority,
     )
     experiment = await parts.submitter.submit(
-        body.model_name, request, submitted_by=caller.name, commit=body.model_commit
+        body.model_name,
+        request,
+        submitted_by=caller.name,
+        commit=body.model_commit,
+        once=_once("submit_job", body, idempotency_key),
     )
-    return job_of(experiment, [])
+    return await accepted(parts, experiment)
 
 
-@router.post("/submit_job_inline", summary="Run a spec of your own")
+@router.post("/submit_job_inline", summary="Run a spec of your own", responses=_CONFLICT)
 async def submit_job_inline(
     body: InlineJobRequest,
     parts: Parts,
     caller: Annotated[Caller, Depends(requires(Scope.RUN_INLINE))],
+    idempotency_key: IdempotencyKey = None,
 ) -> Job:
-    """Queue a run of a spec that is not in the registry, to try it out."""
+    """Queue a run of a spec that is not in the registry, to try it out.
+
+    `Idempotency-Key` and `experiment_id` count as in `POST /submit_job`.
+    """
     request = RunRequest(
         input_dataset=body.input_dataset,
         input_format=body.input_format,
@@ -82,9 +114,12 @@ async def submit_job_inline(
         band_map=body.band_map,
     )
     experiment = await parts.submitter.submit_inline(
-        body.model_spec_toml, request, submitted_by=caller.name
+        body.model_spec_toml,
+        request,
+        submitted_by=caller.name,
+        once=_once("submit_job_inline", body, idempotency_key),
     )
-    return job_of(experiment, [])
+    return await accepted(parts, experiment)
 
 
 @router.get("/job/{experiment_id}", summary="Where a run stands")

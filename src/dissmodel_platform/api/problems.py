@@ -20,7 +20,9 @@ MEDIA_TYPE = "application/problem+json"
 STATUS_BY_ERROR: dict[type[errors.PlatformError], int] = {
     errors.InvalidInput: 422,
     errors.NotFound: 404,
+    errors.SubmissionConflict: 409,
     errors.AlreadyFinal: 400,
+    errors.TooManyStreams: 429,
     errors.RequestTimeout: 408,
     errors.NotAuthenticated: 401,
     errors.NotAuthorised: 403,
@@ -46,6 +48,7 @@ _TYPES = {
 
 _HEADERS: dict[type[errors.PlatformError], dict[str, str]] = {
     errors.NotAuthenticated: {"WWW-Authenticate": "ApiKey"},
+    errors.TooManyStreams: {"Retry-After": "10"},
     errors.RequestTimeout: {"Connection": "close"},  # what still comes is no request
 }
 

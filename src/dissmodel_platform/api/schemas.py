@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Query
+from fastapi import Header, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from dissmodel_platform.types import ExperimentStatus, Priority
@@ -25,6 +26,27 @@ Commit = Annotated[
 ]
 """Which version of a model is meant."""
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern="^[ -~]{1,255}$",
+        description="Your own name for this submission: sent again with it, the same request is "
+        "answered with the experiment that is there already.",
+    ),
+]
+
+
+def _plain_id(text: str) -> str:
+    plain = text.replace("-", "").lower() if _UUID.fullmatch(text) else text.lower()
+    if not _EXPERIMENT_ID.fullmatch(plain):
+        raise ValueError("an experiment id is a UUID, or 32 hexadecimal digits")
+    return plain
+
+
+_EXPERIMENT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+
 InputFormat = Literal["auto", "tiff", "geotiff", "raster", "vector", "zarr"]
 
 
@@ -40,6 +62,11 @@ class _RunBody(BaseModel):
     )
     band_map: dict[str, JsonValue] = Field(
         default={}, description="Canonical band name → name or number in the data."
+    )
+    experiment_id: Annotated[str, AfterValidator(_plain_id)] | None = Field(
+        default=None,
+        description="An id of your own for the experiment (a UUID); one that is there already is "
+        "answered with its experiment, if that was the same request.",
     )
 
 
@@ -84,8 +111,28 @@ class Job(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: dict[str, Any] | None = None
+    expected_end: datetime | None = Field(
+        default=None, description="While the model simulates: when that will be done."
+    )
     warnings: list[str] = []
     reproduces: str | None = None
+
+
+class LogEntry(BaseModel):
+    """One line of a run's log."""
+
+    id: int = Field(description="Its place: the `id` that the stream of events gives it.")
+    at: datetime = Field(description="When it was printed.")
+    attempt: int
+    stream: Literal["stdout", "stderr", "record", "platform"]
+    text: str
+
+
+class LogPage(BaseModel):
+    """A part of a run's log, oldest line first."""
+
+    lines: list[LogEntry]
+    next: int | None = Field(description="`cursor` of the following page.")
 
 
 class JobPage(BaseModel):

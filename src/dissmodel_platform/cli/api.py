@@ -55,6 +55,7 @@ def api(
     async def serve(stop: asyncio.Event, hurry: asyncio.Event) -> None:
         async def end() -> None:
             await stop.wait()
+            application.state.context.feed.close()  # else its streams would have to be cut
             server.should_exit = True
 
         async with application.router.lifespan_context(application):

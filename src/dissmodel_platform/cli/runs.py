@@ -31,6 +31,10 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run, then download.")] = False,
     output: Annotated[Path, typer.Option(help="Where --wait puts the result's files.")] = Path(),
     priority: Annotated[str, typer.Option(help="low, normal or high.")] = "normal",
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="Your own name for this submission: sent again, it is not run again."),
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
@@ -46,6 +50,7 @@ def submit(
             _input_address(platform, dataset),
             parameters=parameters,
             priority=priority,
+            idempotency_key=idempotency_key,
         )
         files: list[Path] = []
         if wait:
@@ -79,14 +84,25 @@ def status(
 
 
 @app.command()
-def logs(experiment: ExperimentArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def logs(
+    experiment: ExperimentArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for more, until the run has ended.")
+    ] = False,
+    times: Annotated[
+        bool, typer.Option("--times", "-t", help="Show when and where each line was printed.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
     """Print the log of a run.
 
-    Example: dissmodel-platform logs 3f2c…
+    Example: dissmodel-platform logs 3f2c… --follow
     """
     with connect(url, key) as platform:
-        for line in platform.job(experiment)["logs"]:
-            echo(line)
+        for line in platform.logs(experiment, follow=follow):
+            prefix = f"{line['at']} {line['stream']:<8} " if times and line["at"] else ""
+            echo(prefix + line["text"])
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
@@ -26,6 +28,11 @@ _TIMEOUT = httpx.Timeout(30.0, read=300.0)
 _POLL_SECONDS = 0.1
 _SLOWEST_POLL_SECONDS = 1.0
 _PAGE = 1000
+_STREAM_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the server says every 15 s that it is there
+_PATIENCE_SECONDS = 30.0
+"""How long a submission whose answer was lost is sent again, and a broken stream taken up again."""
+
+_BUSY = frozenset({502, 503, 504})
 
 # this machine is reached directly, whatever proxy the environment names for others
 _NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
@@ -163,9 +170,10 @@ class Platform:
         input_dataset: str = "",
         *,
         parameters: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
         **more: Any,
     ) -> Json:
-        """Submit a run and return its job object.
+        """Submit a run and return its job object, once, also where the connection breaks.
 
         Parameters
         ----------
@@ -175,8 +183,16 @@ class Platform:
             Address of the input, such as the ``uri`` of an upload.
         parameters : mapping, optional
             Overrides of the model's defaults.
+        idempotency_key : str, optional
+            Your own name for this submission; by default a new one for each call. The same request
+            with the same key is the same experiment, however often it is submitted.
         **more
             Other fields of the request, such as ``priority`` or ``column_map``.
+
+        Raises
+        ------
+        ServerUnreachable
+            The answer was lost, and the server has not come back within half a minute.
         """
         body = {
             "model_name": model_name,
@@ -184,7 +200,7 @@ class Platform:
             "parameters": dict(parameters or {}),
             **more,
         }
-        return self._send("POST", "/submit_job", json=body)
+        return self._send_once("/submit_job", idempotency_key, json=body)
 
     def job(self, experiment_id: str) -> Json:
         """Return where an experiment stands."""
@@ -209,9 +225,103 @@ class Platform:
         """Cancel a pending or running experiment."""
         return self._send("DELETE", f"/job/{_part(experiment_id)}")
 
-    def reproduce(self, experiment_id: str) -> Json:
-        """Submit a reproduction and return its job object."""
-        return self._send("POST", f"/experiments/{_part(experiment_id)}/reproduce")
+    def reproduce(self, experiment_id: str, *, idempotency_key: str | None = None) -> Json:
+        """Submit a reproduction and return its job object; the key is as for a submission."""
+        path = f"/experiments/{_part(experiment_id)}/reproduce"
+        return self._send_once(path, idempotency_key)
+
+    def logs(self, experiment_id: str, *, follow: bool = False) -> Iterator[Json]:
+        """Yield the lines of an experiment's log, oldest first.
+
+        Each has ``text``, ``stream`` (``stdout``, ``stderr``, ``record`` or ``platform``), ``at``
+        (RFC 3339) and ``attempt``; an older server tells the text alone.
+
+        Parameters
+        ----------
+        follow : bool
+            Whether to wait for more until the experiment has ended.
+        """
+        try:
+            if follow:
+                yield from (e for e in self.events(experiment_id) if e["event"] == "log")
+            else:
+                yield from self._listed(f"/job/{_part(experiment_id)}/logs", "lines")
+        except ServerRefused as refusal:
+            if not _is_unknown_there(refusal):
+                raise
+            yield from self._polled_lines(experiment_id, follow=follow)
+
+    def events(self, experiment_id: str, *, after: int | None = None) -> Iterator[Json]:
+        """Yield what has happened to an experiment and then what happens, until it has ended.
+
+        A connection that breaks is taken up where it was; nothing is lost or told twice.
+
+        Parameters
+        ----------
+        after : int, optional
+            ``id`` of the last event that is known already.
+
+        Yields
+        ------
+        dict
+            ``id``, ``event`` (``log``, ``phase``, ``progress`` or ``status``), ``at``, ``attempt``
+            and what the event tells. The last is a ``status`` that is final.
+
+        Raises
+        ------
+        ServerUnreachable
+            The server has not come back within half a minute.
+        """
+        path = f"/job/{_part(experiment_id)}/events"
+        last, pauses = after, _Pauses()
+        while True:
+            try:
+                for event in self._stream(path, last, pauses):
+                    last = event["id"]
+                    yield event
+                    if event["event"] == "status" and ExperimentStatus(event["status"]).is_final:
+                        return
+            except _HasEnded:
+                return
+            except httpx.TransportError as error:
+                pauses.wait_or_raise(_unreachable(self.url, error))
+            else:  # the server was stopped in good order
+                pauses.wait_or_raise(_unreachable(self.url, "the stream ended too soon"))
+
+    def _stream(self, path: str, last: int | None, pauses: _Pauses) -> Iterator[Json]:
+        """Yield the events of one answer; while it goes on, all is well."""
+        headers = {"Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = str(last)
+        with self._http.stream("GET", path, headers=headers, timeout=_STREAM_TIMEOUT) as answer:
+            if answer.status_code == 204:
+                raise _HasEnded
+            if answer.is_error:
+                answer.read()
+                raise _refusal(answer)
+            fields: dict[str, str] = {}
+            for line in answer.iter_lines():
+                pauses.reset()
+                name, _, value = line.partition(":")
+                if name:
+                    fields[name] = value.removeprefix(" ")
+                elif not line and "data" in fields:
+                    event = {"id": int(fields["id"]), "event": fields["event"]}
+                    yield event | json.loads(fields["data"])
+                    fields = {}
+
+    def _polled_lines(self, experiment_id: str, *, follow: bool) -> Iterator[Json]:
+        """Yield the log's lines from a server that has no stream of them."""
+        known: list[str] = []
+        while True:
+            job = self.job(experiment_id)
+            lines = job["logs"]
+            for text in lines[_overlap(known, lines) :]:
+                yield {"text": text, "stream": None, "at": None, "attempt": None}
+            known = lines
+            if not follow or ExperimentStatus(job["status"]).is_final:
+                return
+            time.sleep(_SLOWEST_POLL_SECONDS)
 
     def wait(
         self,
@@ -301,6 +411,29 @@ class Platform:
     def _send(self, method: str, path: str, **content: Any) -> Json:
         return self._content(self._answer(method, path, **content))
 
+    def _send_once(self, path: str, key: str | None, **content: Any) -> Json:
+        """Post a submission until it is answered; its key makes that one submission."""
+        headers = {"Idempotency-Key": key or uuid4().hex}
+        pauses = _Pauses()
+        was_sent = False
+        while True:
+            try:
+                answer = self._http.post(path, headers=headers, **content)
+            except httpx.TransportError as error:
+                could_connect = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                was_sent = was_sent or could_connect
+                fault: ClientError = _unreachable(self.url, error)
+                if not was_sent:
+                    raise fault from error
+            else:
+                if not answer.is_error:
+                    return self._content(answer)
+                fault = _refusal(answer)
+                if answer.status_code not in _BUSY:
+                    raise fault
+                was_sent = True
+            pauses.wait_or_raise(fault)
+
     def _answer(self, method: str, path: str, **content: Any) -> httpx.Response:
         with _reaching(self.url):
             answer = self._http.request(method, path, **content)
@@ -321,6 +454,45 @@ class Platform:
         return content
 
 
+class _HasEnded(Exception):
+    """The experiment has ended, and all its events are known."""
+
+
+class _Pauses:
+    """Pauses that grow, up to a limit of all of them."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: all is well."""
+        self._deadline: float | None = None
+        self._next = _POLL_SECONDS
+
+    def wait_or_raise(self, fault: ClientError) -> None:
+        """Pause, or raise what has gone wrong where that has been so for too long."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + _PATIENCE_SECONDS
+        if time.monotonic() > self._deadline:
+            raise fault
+        time.sleep(self._next)
+        self._next = min(self._next * 2, 2 * _SLOWEST_POLL_SECONDS)
+
+
+def _is_unknown_there(refusal: ServerRefused) -> bool:
+    """Say whether a server is too old to know the path, rather than without the experiment."""
+    kind = str(refusal.problem.get("type", ""))
+    return refusal.status in (404, 405) and not kind.endswith(":experiment-not-found")
+
+
+def _overlap(known: list[str], lines: list[str]) -> int:
+    """Return how many lines of a log's end were known: the server keeps back the oldest."""
+    for count in range(min(len(known), len(lines)), 0, -1):
+        if known[-count:] == lines[:count]:
+            return count
+    return 0
+
+
 def _part(name: str) -> str:
     """Return a name as one part of a path."""
     return quote(name, safe="")
@@ -336,10 +508,14 @@ def _reaching(url: str) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        raise ServerUnreachable(
-            f"No platform answers at {url} ({error}); start one with `dissmodel-platform up`, or "
-            f"name another with --url or DISSMODEL_PLATFORM_URL."
-        ) from error
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, reason: object) -> ServerUnreachable:
+    return ServerUnreachable(
+        f"No platform answers at {url} ({reason}); start one with `dissmodel-platform up`, or name "
+        f"another with --url or DISSMODEL_PLATFORM_URL."
+    )
 
 
 def _refusal(answer: httpx.Response) -> ServerRefused:

@@ -151,7 +151,10 @@ class Database:
         except psycopg.OperationalError as error:
             raise DatabaseError(f"PostgreSQL does not answer: {error}") from error
         async with connection:
-            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            try:
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            except psycopg.OperationalError as error:
+                raise DatabaseError(f"PostgreSQL broke off: {error}") from error
             yield Listener(connection)
 
     @asynccontextmanager
@@ -207,12 +210,23 @@ class Listener:
         DatabaseError
             The connection broke.
         """
+        return bool(await self.payloads(seconds))
+
+    async def payloads(self, seconds: float) -> list[str]:
+        """Wait for notifications and return what they carry; none when none came in time.
+
+        Raises
+        ------
+        DatabaseError
+            The connection broke.
+        """
         try:
-            async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
-                return True
+            return [
+                notification.payload
+                async for notification in self._connection.notifies(timeout=seconds, stop_after=1)
+            ]
         except psycopg.OperationalError as error:
             raise DatabaseError(f"PostgreSQL broke off: {error}") from error
-        return False
 
 
 def with_timeouts(url: str) -> str:

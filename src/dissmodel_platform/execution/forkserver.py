@@ -18,7 +18,15 @@ from typing import IO, Any, Literal
 from dissmodel_platform.environments.scratch import scratch_directory
 from dissmodel_platform.environments.store import Environment, clean_environment
 from dissmodel_platform.errors import ExecutorModuleMissing, ModelFailed, RunLost
-from dissmodel_platform.execution.events import LogLine, PhaseStarted, Progress, RunEvent, Stream
+from dissmodel_platform.execution.events import (
+    LinesLeftOut,
+    LogLine,
+    PhaseStarted,
+    Progress,
+    RunEvent,
+    Stream,
+)
+from dissmodel_platform.execution.line_gate import LineGate
 from dissmodel_platform.execution.paths import HARNESS, SANDBOX, SERVERS
 from dissmodel_platform.sandbox.confinement import Confinement
 from dissmodel_platform.sandbox.walls import LANDLOCK, NAMESPACES, Walls
@@ -29,6 +37,9 @@ PHASES = frozenset({"validate", "load", "run", "save"})
 
 _LONGEST_LINE_BYTES = 65_536
 _EVENTS_AHEAD = 10_000
+_LINES_PER_SECOND = 1_000.0  # of a run's log, unless it is told otherwise
+_EVENTS_PER_SECOND = 100.0  # the harness sends about ten; whatever else comes is the model's
+_BREATH_SECONDS = 0.005  # between two reads of what is left out: at most 13 MB/s of each pipe
 _DRAIN_SECONDS = 1.0
 _TAIL_BYTES = 16_384
 _RETRY_SECONDS = 0.01
@@ -58,7 +69,13 @@ class HarnessRefused(Exception):
 
 
 class Run:
-    """One run in progress: its events, its end, and the way to stop it."""
+    """One run in progress: its events, its end, and the way to stop it.
+
+    Attributes
+    ----------
+    gate : LineGate
+        How fast it may print; what is beyond is left out and counted.
+    """
 
     def __init__(self, run_id: str, harness: Harness, mode: StartMode) -> None:
         self.id = run_id
@@ -67,6 +84,7 @@ class Run:
         self.keeper: int | None = None
         self.stop_signal: int | None = None
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.gate = LineGate(_LINES_PER_SECOND)
         self._harness = harness
         self._events: asyncio.Queue[RunEvent | None] = asyncio.Queue(_EVENTS_AHEAD)
         self._readers: list[asyncio.Task[None]] = []
@@ -121,11 +139,17 @@ class Run:
     async def _read(
         self, reader: asyncio.StreamReader, stream: Stream | None, transport: asyncio.ReadTransport
     ) -> None:
+        gate = LineGate(_EVENTS_PER_SECOND) if stream is None else self.gate
         try:
-            async for line in _lines(reader):
-                event = _event(line) if stream is None else LogLine(stream, line)
-                if event is not None:
-                    await self._events.put(event)
+            async for line in _lines(reader, gate):
+                if stream is None:
+                    event = _event(line)
+                    if event is not None:
+                        await self._events.put(event)
+                    continue
+                if left_out := gate.take_left_out():  # before this line, not after it
+                    await self._events.put(LinesLeftOut(left_out))
+                await self._events.put(LogLine(stream, line))
         finally:
             transport.close()
 
@@ -136,6 +160,8 @@ class Run:
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+        if left_out := self.gate.take_left_out():
+            await self._events.put(LinesLeftOut(left_out))
         await self._events.put(None)
 
 
@@ -395,17 +421,30 @@ class Harness:
         return self.output.read().decode("utf-8", "replace").strip()
 
 
-async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Yield lines; one that is longer than the limit is cut into several."""
-    pending = b""
+async def _lines(reader: asyncio.StreamReader, gate: LineGate) -> AsyncIterator[str]:
+    """Yield the lines that a gate admits; one that is longer than the limit is cut into several.
+
+    Of what it does not admit only the ends of lines are counted, and the pipe is read slowly
+    meanwhile: whoever prints more waits, and this process has time for others.
+    """
+    pending, is_dropped = b"", False  # of the line that has no end yet
     while chunk := await reader.read(_LONGEST_LINE_BYTES):
+        if gate.is_shut():
+            has_tail = not chunk.endswith(b"\n")
+            gate.admit(chunk.count(b"\n") + has_tail - is_dropped)
+            pending, is_dropped = b"", has_tail
+            await asyncio.sleep(_BREATH_SECONDS)
+            continue
+        if is_dropped:
+            _, end, chunk = chunk.partition(b"\n")
+            is_dropped = not end
         *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            yield _text(line)
         while len(pending) > _LONGEST_LINE_BYTES:
-            yield _text(pending[:_LONGEST_LINE_BYTES])
+            lines.append(pending[:_LONGEST_LINE_BYTES])
             pending = pending[_LONGEST_LINE_BYTES:]
-    if pending:
+        for line in lines[: gate.admit(len(lines))]:
+            yield _text(line)
+    if pending and gate.admit(1):
         yield _text(pending)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,11 +26,18 @@ class Launcher:
         Environments kept preloaded; the least recently used idle one is retired beyond that.
     walls : Walls
         Those that stand on this machine.
+
+    Attributes
+    ----------
+    starts : Counter of str
+        Runs that were started: ``hit`` (by a fork server that was there), ``miss`` (by one that was
+        started first), ``fresh``; whoever adds them up takes them away.
     """
 
     def __init__(self, most_servers: int, walls: Walls) -> None:
         self._most = most_servers
         self._walls = walls
+        self.starts: Counter[str] = Counter()
         self._servers: OrderedDict[ServerName, Harness] = OrderedDict()
         self._unforkable: set[ServerName] = set()
         self._starting: dict[ServerName, asyncio.Lock] = {}
@@ -71,15 +78,20 @@ class Launcher:
         name = (environment.key, environment.build, environment.distribution, module)
         if fork and self._most > 0 and name not in self._unforkable:
             with contextlib.suppress(HarnessRefused):
+                known = self._servers.get(name)
                 server = await self._server(name, environment, module, directory.parent)
                 if server is not None:
                     try:
                         await self._retire()
-                        return await server.run(directory, limits)
+                        run = await server.run(directory, limits)
+                        self.starts["hit" if server is known else "miss"] += 1
+                        return run
                     finally:
                         server.users -= 1
             self._unforkable.add(name)
-        return await self._start_fresh(environment, module, directory, limits)
+        run = await self._start_fresh(environment, module, directory, limits)
+        self.starts["fresh"] += 1
+        return run
 
     async def close(self) -> None:
         """End every process of the worker's runs."""

@@ -57,6 +57,36 @@ async def log_lines(database: Database, experiment_id: str) -> list[str]:
     return [row["line"] for row in rows]
 
 
+async def log_page(
+    database: Database, experiment_id: str, *, after: int, limit: int
+) -> list[dict[str, Any]]:
+    """Return id, at, attempt, stream and text of the lines behind a place, oldest first."""
+    return await database.fetch_all(
+        """
+        SELECT seq AS id, at, attempt, stream, line AS text FROM experiment_logs
+        WHERE experiment_id = %(id)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+        """,
+        id=experiment_id,
+        after=after,
+        limit=limit,
+    )
+
+
+async def phases_of(database: Database, experiment_id: str) -> list[dict[str, Any]]:
+    """Return phase, attempt and started_at (RFC 3339) of each phase of an experiment, in order."""
+    rows = await database.fetch_all(
+        """
+        SELECT content->>'phase' AS phase, attempt, at FROM experiment_events
+        WHERE experiment_id = %(id)s AND kind = 'phase' ORDER BY seq
+        """,
+        id=experiment_id,
+    )
+    return [
+        {"phase": row["phase"], "attempt": row["attempt"], "started_at": row["at"].isoformat()}
+        for row in rows
+    ]
+
+
 async def last_log_lines(database: Database, experiment_ids: list[str]) -> dict[str, list[str]]:
     """Return the last line of each of several logs, for listings."""
     rows = await database.fetch_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,6 +118,13 @@ class Experiment:
         checksum = self.outcome.get("source_checksum") or self.submission.source.checksum
         return checksum or None
 
+    @property
+    def expected_end(self) -> datetime | None:
+        """When the simulation will be done, while it goes on and that can be told."""
+        end = (self.progress or {}).get("expected_end")
+        is_running = self.status is ExperimentStatus.RUNNING
+        return datetime.fromisoformat(end) if is_running and end else None
+
     def library_record(self) -> dict[str, Any]:
         """Return the fields of dissmodel's ``ExperimentRecord``; ``logs`` are kept apart."""
         submission, outcome = self.submission, self.outcome
@@ -140,8 +148,16 @@ class Experiment:
             "logs": [],
         }
 
-    def flat_record(self, logs: list[str]) -> dict[str, Any]:
-        """Return the whole record: the library's fields and the platform's side by side."""
+    def flat_record(self, logs: list[str], phases: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+        """Return the whole record: the library's fields and the platform's side by side.
+
+        Parameters
+        ----------
+        logs : list of str
+            Its last log lines.
+        phases : sequence of dict
+            The phases of its attempts, in order.
+        """
         outcome = self.outcome
         return {
             **self.library_record(),
@@ -168,6 +184,8 @@ class Experiment:
             "source_tree_sha256": outcome.get("source_tree_sha256"),
             "warnings": self.submission.warnings,
             "progress": self.progress,
+            "expected_end": _rfc3339(self.expected_end),
+            "phases": list(phases),
         }
 
 

@@ -35,10 +35,17 @@ _LOCK = 7_303_114_512  # advisory lock of the reconciler; an arbitrary constant
 _LOCK_WAIT = "1s"  # what others hold is mended the next time
 
 
-async def register_worker(database: Database, worker: UUID) -> None:
-    """Make a worker known; after this, its experiments are its own while it sends heartbeats."""
+async def register_worker(database: Database, worker: UUID, *, slots: int = 1) -> None:
+    """Make a worker known; after this, its experiments are its own while it sends heartbeats.
+
+    Parameters
+    ----------
+    slots : int
+        How many runs it takes at the same time; for the figures alone.
+    """
     await database.execute(
-        "INSERT INTO workers (id, host, pid) VALUES (%(id)s, %(host)s, %(pid)s)",
+        "INSERT INTO workers (id, host, pid, slots) VALUES (%(id)s, %(host)s, %(pid)s, %(slots)s)",
+        slots=slots,
         id=worker,
         host=socket.gethostname(),
         pid=os.getpid(),

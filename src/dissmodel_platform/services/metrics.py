@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from dissmodel_platform.database.pool import Database
+from dissmodel_platform.services.tally import read_totals
 from dissmodel_platform.types import ExperimentStatus
+
+
+class _Read(Collector):
+    """Hands over figures that were read already."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
 async def render_metrics(database: Database) -> bytes:
@@ -13,6 +28,7 @@ async def render_metrics(database: Database) -> bytes:
     registry = CollectorRegistry()
     await _experiments(database, registry)
     await _registry(database, registry)
+    registry.register(_Read(await read_totals(database)))
     return generate_latest(registry)
 
 
@@ -28,13 +44,26 @@ async def _experiments(database: Database, registry: CollectorRegistry) -> None:
         "SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS age"
         " FROM experiments WHERE status = 'pending'"
     )
-    workers = await database.fetch_one("SELECT count(*) AS n FROM workers")
+    workers = await database.fetch_one(
+        """
+        SELECT count(*) AS n, coalesce(sum(slots), 0) AS slots,
+               (SELECT count(*) FROM experiments
+                WHERE status = 'running' AND worker IN (SELECT id FROM workers)) AS busy
+        FROM workers
+        """
+    )
     assert oldest is not None
     assert workers is not None
     Gauge(
         "dissmodel_queue_age_seconds", "Age of the oldest pending experiment", registry=registry
     ).set(float(oldest["age"]))
     Gauge("dissmodel_workers", "Workers that send heartbeats", registry=registry).set(workers["n"])
+    Gauge(
+        "dissmodel_worker_slots", "Runs that the workers take at the same time", registry=registry
+    ).set(workers["slots"])
+    Gauge("dissmodel_worker_slots_busy", "Runs that workers are at now", registry=registry).set(
+        workers["busy"]
+    )
 
 
 async def _registry(database: Database, registry: CollectorRegistry) -> None:

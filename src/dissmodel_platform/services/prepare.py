@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ from dissmodel_platform.registry.spec import ModelSpec
 from dissmodel_platform.sandbox.proxy import Destinations
 from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.package_policy import package_policy
+from dissmodel_platform.services.tally import BUILD_SECONDS, Tally
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -123,6 +125,8 @@ class Preparer:
         Is told that an environment was built.
     policy : PackagePolicy
         Which sources packages may come from.
+    tally : Tally, optional
+        Counts the builds.
     """
 
     def __init__(
@@ -134,7 +138,9 @@ class Preparer:
         allow_local: bool,
         when_built: Callable[[], None] = lambda: None,
         policy: PackagePolicy = EVERYTHING,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._policy = policy
         self._database = database
         self._store = store
@@ -250,22 +256,36 @@ class Preparer:
             await records.mark_left(self._database, row)
 
     async def _acquire(self, lock: Lock, request: PackageRequest) -> Acquired:
-        acquired = await self._in_thread(self._store.acquire, lock, request)
+        with self._failures_counted():
+            acquired = await self._in_thread(self._store.acquire, lock, request)
         if acquired.built:
+            self._tally.observe(BUILD_SECONDS, "built", acquired.seconds)
             self._when_built()
         return acquired
 
     async def _make_lock(self, request: PackageRequest) -> Lock:
         """Resolve and build; after this, the wheels that were built are in the object store."""
         self._policy.check(request.package)
-        made = await self._in_thread(
-            self._store.lock,
-            request,
-            lambda lock: self._policy.check_lock(lock, request.label),
-        )
+        with self._failures_counted():
+            made = await self._in_thread(
+                self._store.lock,
+                request,
+                lambda lock: self._policy.check_lock(lock, request.label),
+            )
         for wheel in made.built:
             await self._objects.put_file(self._store.built_wheel(wheel))
         return made
+
+    @contextmanager
+    def _failures_counted(self) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        except BuildInterrupted:
+            raise
+        except EnvironmentBuildError:
+            self._tally.observe(BUILD_SECONDS, "failed", time.monotonic() - begin)
+            raise
 
     async def _in_thread(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make something in a thread of its own: it goes on when its caller is cancelled."""

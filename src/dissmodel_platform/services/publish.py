@@ -26,5 +26,8 @@ async def publication_of(database: Database, experiment_id: str) -> dict[str, An
             f"Experiment {experiment.id} is {experiment.status.value}: only a completed one can be "
             f"published."
         )
-    record = experiment.flat_record(await queries.log_lines(database, experiment.id))
+    record = experiment.flat_record(
+        await queries.log_lines(database, experiment.id),
+        await queries.phases_of(database, experiment.id),
+    )
     return {**record, "input": {**record["source"], "format": record["input_format"]}}

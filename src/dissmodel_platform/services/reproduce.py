@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import InvalidInput
+from dissmodel_platform.experiments.once import Once
 from dissmodel_platform.experiments.queries import get_experiment
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.services.submit import Submitter
@@ -11,9 +12,19 @@ from dissmodel_platform.types import ExperimentStatus
 
 
 async def reproduce(
-    database: Database, submitter: Submitter, experiment_id: str, *, submitted_by: str
+    database: Database,
+    submitter: Submitter,
+    experiment_id: str,
+    *,
+    submitted_by: str,
+    once: Once | None = None,
 ) -> Experiment:
     """Submit a reproduction; its record will say whether the result is identical.
+
+    Parameters
+    ----------
+    once : Once, optional
+        By what it is known again when it is submitted again.
 
     Raises
     ------
@@ -21,6 +32,8 @@ async def reproduce(
         There is no such experiment.
     InvalidInput
         The experiment has no result to compare with.
+    SubmissionConflict
+        ``once`` stands for another submission.
     """
     original = await get_experiment(database, experiment_id)
     if original.status is not ExperimentStatus.COMPLETED:
@@ -49,4 +62,5 @@ async def reproduce(
         submitted_by=submitted_by,
         priority=original.priority,
         reproduces=original.id,
+        once=once,
     )

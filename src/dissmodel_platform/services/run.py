@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -46,8 +46,9 @@ from dissmodel_platform.experiments.recovery import attempts_of, give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.compare import compare_outputs
-from dissmodel_platform.services.journal import Journal
+from dissmodel_platform.services.journal import Journal, LogBounds
 from dissmodel_platform.services.prepare import Prepared, Preparer
+from dissmodel_platform.services.tally import PHASE_SECONDS, Tally
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
 
@@ -66,6 +67,7 @@ class RunnerParts:
     launcher: Launcher
     settings: Settings
     worker: UUID
+    tally: Tally = field(default_factory=Tally)
 
 
 RETRY_SECONDS = 2.0
@@ -93,12 +95,13 @@ class Runner:
             return
         attempt, task = (experiment.id, experiment.attempt), asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
-        journal = Journal(self._parts.database, experiment)
+        journal = Journal(self._parts.database, experiment, LogBounds.of(self._parts.settings))
+        journal.open()
         self._attempts[attempt] = task, journal
         try:
             await self._run_to_end(experiment, journal)
         except asyncio.CancelledError:
-            await asyncio.shield(self._leave(experiment))
+            await asyncio.shield(self._leave(experiment, journal))
             raise
         finally:
             del self._attempts[attempt]
@@ -115,7 +118,7 @@ class Runner:
         owned = await attempts_of(self._parts.database, self._parts.worker)
         for attempt in before.keys() - owned:
             task, journal = before[attempt]
-            if not journal.disowned:  # else it is being stopped already
+            if not journal.disowned.is_set():  # else it is being stopped already
                 task.cancel()
 
     async def _run_to_end(self, experiment: Experiment, journal: Journal) -> None:
@@ -124,7 +127,7 @@ class Runner:
         try:
             await self._run(experiment, journal, outcome)
         except BuildInterrupted as error:
-            await self._hand_back(experiment, str(error).rstrip("."), lost=False)
+            await self._hand_back(experiment, journal, str(error).rstrip("."), lost=False)
         except (RunLost, StorageError, DatabaseError) as error:
             await self._lose(experiment, journal, str(error).rstrip("."))
         except OSError as error:
@@ -138,10 +141,15 @@ class Runner:
                 f"the traceback in the worker's log."
             )
             await self._fail(experiment, journal, outcome, problem)
+        finally:
+            await journal.close()
+            for phase, seconds in journal.phase_seconds().items():
+                self._parts.tally.observe(PHASE_SECONDS, phase, seconds)
 
     async def _run(self, experiment: Experiment, journal: Journal, outcome: dict[str, Any]) -> None:
         parts = self._parts
         spec = _spec_of(experiment)
+        journal.enter("building")
         prepared = await parts.preparer.prepare(spec, experiment.submission.lock_sha256)
         outcome |= prepared.provenance()
         if prepared.request.tree is not None and prepared.request.editable:
@@ -159,6 +167,7 @@ class Runner:
     ) -> None:
         parts = self._parts
         async with self._scratch(experiment, prepared.environment.key) as directory:
+            journal.enter("staging")
             staged = await self._stage(experiment, directory)
             outcome["inputs"] = [entry.as_json() for entry in staged]
             outcome["source_checksum"] = next(
@@ -172,6 +181,7 @@ class Runner:
             except PlatformError:  # a damaged environment may be why
                 parts.preparer.forget(prepared.environment)
                 raise
+            journal.enter("collecting")
             outputs = await collect_outputs(
                 directory / "outputs",
                 experiment.id,
@@ -220,6 +230,7 @@ class Runner:
     ) -> RunRecord:
         """Run the model's process and return the record it made."""
         settings = self._parts.settings
+        journal.enter("starting")
         limits = {"RLIMIT_CORE": 0}
         if settings.run_memory_bytes:
             limits["RLIMIT_AS"] = settings.run_memory_bytes
@@ -278,8 +289,10 @@ class Runner:
         if experiment.reproduces is not None:
             original = await get_experiment(self._parts.database, experiment.reproduces)
             outcome["reproduction"] = compare_outputs(original, outputs.artifacts)
+        await journal.close()
+        entries, progress = journal.take()
         async with self._parts.database.transaction() as connection:
-            await complete(connection, experiment, outcome, outputs.artifacts, journal.take_lines())
+            await complete(connection, experiment, outcome, outputs.artifacts, entries, progress)
 
     async def _fail(
         self,
@@ -294,23 +307,31 @@ class Runner:
             above = error.output_tail
         elif isinstance(error, ModelFailed):
             above = error.traceback
-        lines = journal.take_lines()
-        lines += [LogLine("platform", line) for line in above.splitlines()]
-        lines.append(LogLine("platform", " ".join(str(error).split())))
-        await _insist(experiment, lambda: fail(self._parts.database, experiment, outcome, lines))
+        await journal.close()
+        entries, progress = journal.take()
+        entries += [LogLine("platform", line) for line in above.splitlines()]
+        entries.append(LogLine("platform", " ".join(str(error).split())))
+        await _insist(
+            experiment,
+            lambda: fail(self._parts.database, experiment, outcome, entries, progress),
+        )
 
     async def _lose(self, experiment: Experiment, journal: Journal, reason: str) -> None:
         """Hand an attempt back that the machinery has lost, after a pause."""
-        if not journal.disowned:
+        if not journal.disowned.is_set():
             await asyncio.sleep(RETRY_SECONDS)
-            await self._hand_back(experiment, reason, lost=True)
+            await self._hand_back(experiment, journal, reason, lost=True)
 
-    async def _leave(self, experiment: Experiment) -> None:
+    async def _leave(self, experiment: Experiment, journal: Journal) -> None:
         """Hand an attempt back at once; where that fails, a reconciler does it later."""
+        await journal.close(write=True)
         with contextlib.suppress(DatabaseError):
             await self._give_up(experiment, "its worker is being stopped", lost=False)
 
-    async def _hand_back(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
+    async def _hand_back(
+        self, experiment: Experiment, journal: Journal, reason: str, *, lost: bool
+    ) -> None:
+        await journal.close(write=True)
         await _insist(experiment, lambda: self._give_up(experiment, reason, lost=lost))
 
     async def _give_up(self, experiment: Experiment, reason: str, *, lost: bool) -> None:

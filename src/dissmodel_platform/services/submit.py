@@ -15,6 +15,7 @@ from procrastinate import App
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import InvalidInput, ModelNotFound, ObjectNotFound
 from dissmodel_platform.execution.staging import SOURCE_FIELD, InputReference, find_addresses
+from dissmodel_platform.experiments.once import Once, find_submitted
 from dissmodel_platform.experiments.queue import enqueue_run
 from dissmodel_platform.experiments.record import INLINE_COMMIT, Experiment, Source, Submission
 from dissmodel_platform.experiments.transitions import insert, set_queue_job
@@ -63,7 +64,13 @@ class Submitter:
         self._policy = package_policy(settings)
 
     async def submit(
-        self, model_name: str, request: RunRequest, *, submitted_by: str, commit: str | None = None
+        self,
+        model_name: str,
+        request: RunRequest,
+        *,
+        submitted_by: str,
+        commit: str | None = None,
+        once: Once | None = None,
     ) -> Experiment:
         """Submit a run of a published model.
 
@@ -71,6 +78,9 @@ class Submitter:
         ----------
         commit : str, optional
             A commit of the registry that was published; the newest by default.
+        once : Once, optional
+            By what it is known again when it is submitted again: that returns the experiment that
+            is there already.
 
         Raises
         ------
@@ -78,7 +88,13 @@ class Submitter:
             The registry has no such model or commit.
         InvalidInput
             Names each faulty field, or what is wrong with the model's file.
+        SubmissionConflict
+            ``once`` stands for another submission.
         """
+        if once is not None:
+            before = await find_submitted(self._database, submitted_by, once)
+            if before is not None:
+                return before
         if commit is not None:
             publication = await find_publication(self._database, commit)
         else:
@@ -93,10 +109,15 @@ class Submitter:
             message = f"The file of {model.name!r} cannot be used: {parsed.errors[0].message}"
             raise InvalidInput(message, {"model_name": message})
         self._check_package(parsed.spec, "model_name")
-        return await self._accept(parsed.spec, publication.revision, request, submitted_by)
+        return await self._accept(parsed.spec, publication.revision, request, submitted_by, once)
 
     async def submit_inline(
-        self, spec_text: str, request: RunRequest, *, submitted_by: str
+        self,
+        spec_text: str,
+        request: RunRequest,
+        *,
+        submitted_by: str,
+        once: Once | None = None,
     ) -> Experiment:
         """Submit a run of a spec that comes with the request.
 
@@ -104,7 +125,13 @@ class Submitter:
         ------
         InvalidInput
             The spec cannot be read, or names each faulty field.
+        SubmissionConflict
+            ``once`` stands for another submission.
         """
+        if once is not None:
+            before = await find_submitted(self._database, submitted_by, once)
+            if before is not None:
+                return before
         parsed = parse_spec(f"models/{INLINE_MODEL}.toml", spec_text)
         if parsed.spec is not None and parsed.spec.declared_name:
             named = parse_spec(f"models/{parsed.spec.declared_name}.toml", spec_text)
@@ -118,7 +145,7 @@ class Submitter:
         self._check_package(parsed.spec, "model_spec_toml")
         latest = await latest_publication(self._database)
         request = await self._resolve_catalog(request, latest)
-        return await self._accept(parsed.spec, INLINE_COMMIT, request, submitted_by)
+        return await self._accept(parsed.spec, INLINE_COMMIT, request, submitted_by, once)
 
     def _check_package(self, spec: ModelSpec, field: str) -> None:
         """Refuse a package that the operator's list does not allow."""
@@ -147,7 +174,12 @@ class Submitter:
         )
 
     async def _accept(
-        self, spec: ModelSpec, model_commit: str, request: RunRequest, submitted_by: str
+        self,
+        spec: ModelSpec,
+        model_commit: str,
+        request: RunRequest,
+        submitted_by: str,
+        once: Once | None,
     ) -> Experiment:
         parameters = await asyncio.to_thread(check_parameters, spec, request.parameters)
         faults = {f"parameters.{name}": text for name, text in parameters.errors.items()}
@@ -176,7 +208,9 @@ class Submitter:
             random_seed=secrets.randbits(32),
             warnings=list(parameters.warnings),
         )
-        return await self.store(submission, submitted_by=submitted_by, priority=request.priority)
+        return await self.store(
+            submission, submitted_by=submitted_by, priority=request.priority, once=once
+        )
 
     async def store(
         self,
@@ -185,20 +219,38 @@ class Submitter:
         submitted_by: str,
         priority: Priority,
         reproduces: ExperimentId | None = None,
+        once: Once | None = None,
     ) -> Experiment:
-        """Insert the experiment and the job that wakes a worker, in one transaction."""
-        async with self._database.transaction() as connection:
-            experiment = await insert(
-                connection,
-                ExperimentId(uuid4().hex),
-                submission,
-                submitted_by=submitted_by,
-                priority=priority,
-                reproduces=reproduces,
-            )
-            job = await enqueue_run(self._queue, connection, experiment.id, priority)
-            await set_queue_job(connection, experiment.id, job)
-        return experiment
+        """Insert the experiment and the job that wakes a worker, in one transaction.
+
+        Of several calls with the same ``once``, also at the same time, one inserts; all return
+        that experiment.
+
+        Raises
+        ------
+        SubmissionConflict
+            ``once`` stands for another submission.
+        """
+        chosen = once.experiment_id if once is not None else None
+        while True:
+            async with self._database.transaction() as connection:
+                experiment = await insert(
+                    connection,
+                    chosen or ExperimentId(uuid4().hex),
+                    submission,
+                    submitted_by=submitted_by,
+                    priority=priority,
+                    reproduces=reproduces,
+                    once=once,
+                )
+                if experiment is not None:
+                    job = await enqueue_run(self._queue, connection, experiment.id, priority)
+                    await set_queue_job(connection, experiment.id, job)
+                    return experiment
+            assert once is not None, "a random id was there before"
+            before = await find_submitted(self._database, submitted_by, once)
+            if before is not None:  # else it was deleted meanwhile
+                return before
 
     async def _inputs(
         self, input_dataset: str, parameters: Mapping[str, Any]

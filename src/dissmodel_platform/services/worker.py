@@ -29,6 +29,7 @@ from dissmodel_platform.services.in_progress import RunsInProgress
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.services.prepare import Preparer, open_environments
 from dissmodel_platform.services.run import Runner, RunnerParts
+from dissmodel_platform.services.tally import RUN_STARTS, Tally
 from dissmodel_platform.services.tidy import Tidier, keep_scratch_tidy
 from dissmodel_platform.settings import Settings
 from dissmodel_platform.storage.objects import ObjectStore
@@ -80,6 +81,7 @@ class Worker:
         self._queue = queue
         self._settings = settings
         self._launcher = Launcher(settings.fork_servers, inspect_walls(settings.sandbox))
+        self._tally = Tally()
         self._heartbeat_seconds = heartbeat_seconds(settings)
         environments = open_environments(settings, settings.packages_directory)
         self._layout = environments.layout
@@ -91,6 +93,7 @@ class Worker:
             allow_local=settings.allow_local_packages,
             when_built=self._tidier.want,
             policy=package_policy(settings),
+            tally=self._tally,
         )
         self._runner = Runner(
             RunnerParts(
@@ -104,6 +107,7 @@ class Worker:
                 launcher=self._launcher,
                 settings=settings,
                 worker=self.id,
+                tally=self._tally,
             )
         )
         self._runs = RunsInProgress(
@@ -129,7 +133,7 @@ class Worker:
         PlatformError
             This worker was given up: its runs are others' by now.
         """
-        await register_worker(self._database, self.id)
+        await register_worker(self._database, self.id, slots=self._settings.worker_slots)
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
         for sentence in await asyncio.to_thread(self._layout.faults):
             log.warning("%s", sentence)
@@ -152,7 +156,15 @@ class Worker:
             await asyncio.gather(*tidying, return_exceptions=True)
             await self._launcher.close()
             with suppress(DatabaseError):
+                await self._write_tally()
                 await forget_worker(self._database, self.id)
+
+    async def _write_tally(self) -> None:
+        """Add what was counted since the last time to the totals."""
+        for result, times in self._launcher.starts.items():
+            self._tally.count(RUN_STARTS, result, times)
+        self._launcher.starts.clear()
+        await self._tally.write(self._database)
 
     async def _let_finish(self, hurry: asyncio.Event, keeper: asyncio.Task[None]) -> None:
         """Wait for the runs in progress, for as long as the operator allows."""
@@ -248,6 +260,7 @@ class Worker:
                         self._settings.worker_timeout_seconds if may_judge else None
                     ),
                 )
+                await self._write_tally()
             except DatabaseError as error:
                 log.warning("heartbeat: %s", error)
             await asyncio.sleep(self._heartbeat_seconds)

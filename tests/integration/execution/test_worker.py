@@ -22,6 +22,7 @@ from dissmodel_platform.experiments.queue import enqueue_run
 from dissmodel_platform.experiments.recovery import forget_worker
 from dissmodel_platform.services import tidy
 from dissmodel_platform.services.cancel import cancel_experiment
+from dissmodel_platform.services.metrics import render_metrics
 from dissmodel_platform.services.worker import Worker
 from dissmodel_platform.settings import Settings
 
@@ -74,6 +75,40 @@ async def test_a_worker_says_at_its_start_what_its_disk_costs(
     monkeypatch.setattr(Layout, "faults", lambda _: ["Files cannot be linked."])
     async with serve():
         await lab.until(lambda: "Files cannot be linked." in caplog.messages)
+
+
+async def test_a_worker_tells_what_its_runs_took_and_how_they_were_started(
+    lab: Any, serve: Serve
+) -> None:
+    await lab.run("draws")  # its environment is there then
+    async with serve(worker_slots=2) as (worker, _):
+        for _ in range(3):
+            assert (await lab.ended(await lab.submit("draws"))).status == "completed"
+
+        async def told() -> str:
+            text = (await render_metrics(lab.database)).decode()
+            return text if 'fork_server_requests_total{result="hit"} 2.0' in text else ""
+
+        text = await lab.until(told)
+        row = await lab.database.fetch_one(
+            "SELECT slots FROM workers WHERE id = %(id)s", id=worker.id
+        )
+        assert row == {"slots": 2}
+        assert 'dissmodel_fork_server_requests_total{result="miss"} 1.0' in text
+    text = (await render_metrics(lab.database)).decode()  # a worker that ends tells all the rest
+    for phase in (
+        "building", "staging", "starting", "validate", "load", "run", "save", "collecting",
+    ):  # fmt: skip
+        assert f'dissmodel_run_phase_seconds_count{{phase="{phase}"}} 3.0' in text
+
+
+async def test_a_failed_build_is_counted(lab: Any, serve: Serve) -> None:
+    async with serve():
+        package = "no-such-package-anywhere @ git+file:///nonexistent/repository"
+        failed = await lab.ended(await lab.submit("draws", package=package))
+        assert failed.status == "failed"
+    text = (await render_metrics(lab.database)).decode()
+    assert 'dissmodel_environment_build_seconds_count{outcome="failed"} 1.0' in text
 
 
 async def test_cancelling_reaches_the_worker(lab: Any, worker: Worker) -> None:

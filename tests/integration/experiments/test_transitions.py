@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ import pytest
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.execution.events import Change, LogLine
 from dissmodel_platform.execution.outputs import Artifact
 from dissmodel_platform.experiments.queries import get_experiment, list_artifacts, log_lines
 from dissmodel_platform.experiments.queue import enqueue_run
@@ -246,3 +247,113 @@ async def jobs(database: Database) -> list[dict[str, object]]:
     return await database.fetch_all(
         "SELECT id, args, status::text, priority FROM procrastinate_jobs ORDER BY id"
     )
+
+
+async def history(database: Database, experiment: Experiment) -> list[str]:
+    """Return everything that is kept of an experiment in its order, lines and events alike."""
+    rows = await database.fetch_all(
+        """
+        SELECT seq, line AS told FROM experiment_logs WHERE experiment_id = %(id)s
+        UNION ALL
+        SELECT seq, kind || ' ' || coalesce(content->>kind, content->>'time')
+        FROM experiment_events WHERE experiment_id = %(id)s
+        ORDER BY seq
+        """,
+        id=experiment.id,
+    )
+    return [row["told"] for row in rows]
+
+
+async def test_lines_and_events_are_one_history_that_a_final_state_ends(
+    database: Database, submit: Submit
+) -> None:
+    attempt = await claimed(database, await submit())
+    told = [
+        Change("phase", {"phase": "load"}),
+        LogLine("stdout", "one"),
+        Change("progress", {"time": 5}),
+        LogLine("stderr", "two"),
+        Change("phase", {"phase": "run"}),
+    ]
+    assert await report(database, attempt, told, {"phase": "run"})
+    assert await give_back(database, attempt) == "pending"
+    again = await claimed(database, attempt)
+    assert await finish(database, again)
+    assert await history(database, attempt) == [
+        "status pending", "status running",
+        "phase load", "one", "progress 5", "two", "phase run",
+        "status pending", "status running", "end", "status completed",
+    ]  # fmt: skip
+
+
+async def test_what_several_write_at_once_becomes_visible_in_the_order_of_its_numbers(
+    database: Database, submit: Submit
+) -> None:
+    """A reader that goes on behind the last number it has seen must not miss a smaller one."""
+    attempt = await claimed(database, await submit())
+    seen: list[int] = []
+    writing = asyncio.gather(
+        *(report(database, attempt, [LogLine("stdout", "x")] * 3, None) for _ in range(40)),
+        *(report(database, attempt, [], {"percent": n}) for n in range(10)),
+        *(report(database, attempt, [LogLine("stdout", "y")], {"percent": 1}) for n in range(10)),
+    )
+    while not writing.done():
+        rows = await database.fetch_all(
+            "SELECT seq FROM experiment_logs WHERE experiment_id = %(id)s AND seq > %(after)s"
+            " ORDER BY seq",
+            id=attempt.id,
+            after=seen[-1] if seen else 0,
+        )
+        seen += [row["seq"] for row in rows]
+    await writing
+    row = await database.fetch_one(
+        "SELECT array_agg(seq ORDER BY seq) AS numbers FROM experiment_logs"
+        " WHERE experiment_id = %(id)s AND seq <= %(last)s",
+        id=attempt.id,
+        last=seen[-1],
+    )
+    assert row == {"numbers": seen}
+
+
+async def test_a_run_that_tells_nothing_writes_nothing(database: Database, submit: Submit) -> None:
+    attempt = await claimed(database, await submit())
+    place = "SELECT ctid, xmin, xmax FROM experiments"
+    before = await database.fetch_all(place)
+    for _ in range(3):
+        assert await report(database, attempt, [], None)
+    assert await database.fetch_all(place) == before
+
+
+async def test_progress_leaves_the_indexes_alone(database: Database, submit: Submit) -> None:
+    attempt = await claimed(database, await submit())
+    query = b"SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = %s"
+    async with database.transaction() as connection:
+
+        async def updates() -> tuple[int, int]:
+            row = await (await connection.execute(query, ("experiments",))).fetchone()
+            assert row is not None
+            return row["n_tup_hot_upd"], row["n_tup_upd"]
+
+        hot, whole = await updates()
+        for percent in range(20):
+            await connection.execute(
+                "UPDATE experiments SET progress = %s WHERE id = %s",
+                (f'{{"percent": {percent}}}', attempt.id),
+            )
+        hot_after, whole_after = await updates()
+    assert whole_after - whole == 20
+    assert hot_after - hot >= 18
+
+
+async def test_the_time_of_a_line_is_that_of_its_reading_by_the_databases_clock(
+    database: Database, submit: Submit
+) -> None:
+    attempt = await claimed(database, await submit())
+    now = time.monotonic()
+    lines = [LogLine("stdout", str(age), now - age) for age in (60, 5, 0)]
+    assert await report(database, attempt, lines, None)
+    rows = await database.fetch_all(
+        "SELECT extract(epoch FROM clock_timestamp() - at)::float8 AS age FROM experiment_logs"
+        " ORDER BY seq"
+    )
+    assert [row["age"] for row in rows] == pytest.approx([60, 5, 0], abs=3)

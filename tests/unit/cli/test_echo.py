@@ -77,6 +77,7 @@ class Server:
         answers: dict[str, object] = {
             "job": job,
             "submit": job,
+            "logs": [{"at": HOSTILE, "stream": HOSTILE, "text": HOSTILE}],
             "jobs": {"experiments": [job]},
             "cancel": {"message": HOSTILE},
             "models": [model],
@@ -112,7 +113,7 @@ def hostile_server(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "command",
     ["models", "models x", "models lock x", "models lock x --toml", "status x", "status x --json",
-     "logs x", "jobs", "cancel x",
+     "logs x", "logs x --follow --times", "jobs", "cancel x",
      "submit x", "upload FILE", "download x"],
 )  # fmt: skip
 def test_answers_are_escaped(command: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -44,6 +45,63 @@ class Chatty(TextExecutor):
         for number in range(record.parameters["lines"]):
             print("line", number)
         return ""
+
+
+class Floods(TextExecutor):
+    """Prints as fast as it can for `seconds`, and says how many lines that were."""
+
+    name = "floods"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        end = time.monotonic() + record.parameters["seconds"]
+        count = 0
+        while time.monotonic() < end:
+            os.write(1, b"y\n" * 10_000)
+            count += 10_000
+        return str(count)
+
+
+class Ticks(TextExecutor):
+    """Prints a line ten times a second for `seconds`."""
+
+    name = "ticks"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        for tick in range(10 * record.parameters["seconds"]):
+            print("tick", tick)
+            time.sleep(0.1)
+        return ""
+
+
+class FloodsEvents(TextExecutor):
+    """Writes whatever it likes to the pipe that the harness tells its events through."""
+
+    name = "floods-events"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        pipes = [fd for fd in range(3, 64) if _is_writable_pipe(fd)]
+        end = time.monotonic() + record.parameters["seconds"]
+        step = 0
+        while time.monotonic() < end:
+            step += 1
+            told = [
+                {"event": "progress", "time": step % 7, "start": 0, "end": 7},
+                {"event": "phase", "phase": ["validate", "load", "run", "save"][step % 4]},
+                {"event": "phase", "phase": "lunch"},
+            ]
+            text = "".join(json.dumps(event) + "\n" for event in told) * 200 + "{ no event\n"
+            for pipe in pipes:
+                os.write(pipe, text.encode())
+        return json.dumps(len(pipes))
+
+
+def _is_writable_pipe(descriptor: int) -> bool:
+    try:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+    return is_pipe and flags & os.O_ACCMODE == os.O_WRONLY
 
 
 class Draws(TextExecutor):
