@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     run_memory_bytes: int = Field(default=0, ge=0)
     """Address-space limit of one run, in bytes; 0: none."""
 
+    output_max_files: int = Field(default=10_000, ge=1)
+    """Files and directories that one run may leave as its result."""
+
+    output_max_bytes: int = Field(default=100 * 10**9, ge=0)
+    """Size of what one run may leave as its result, in bytes; 0: no limit."""
+
     cancel_grace_seconds: Annotated[float, _between(0, 3_600)] = 5.0
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 

@@ -43,7 +43,7 @@ def job_of(experiment: Experiment, logs: list[str]) -> Job:
         started_at=experiment.started_at,
         finished_at=experiment.finished_at,
         progress=experiment.progress,
-        warnings=experiment.submission.warnings,
+        warnings=experiment.warnings,
         reproduces=experiment.reproduces,
     )
 

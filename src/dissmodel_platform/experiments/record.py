@@ -117,6 +117,11 @@ class Experiment:
         checksum = self.outcome.get("source_checksum") or self.submission.source.checksum
         return checksum or None
 
+    @property
+    def warnings(self) -> list[str]:
+        """What looks like a mistake in the submission, and in what the run left."""
+        return [*self.submission.warnings, *self.outcome.get("warnings", [])]
+
     def library_record(self) -> dict[str, Any]:
         """Return the fields of dissmodel's ``ExperimentRecord``; ``logs`` are kept apart."""
         submission, outcome = self.submission, self.outcome
@@ -166,7 +171,7 @@ class Experiment:
             "reproduces": self.reproduces,
             "reproduction": outcome.get("reproduction"),
             "source_tree_sha256": outcome.get("source_tree_sha256"),
-            "warnings": self.submission.warnings,
+            "warnings": self.warnings,
             "progress": self.progress,
         }
 

@@ -30,6 +30,7 @@ from dissmodel_platform.errors import (
 )
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
 from dissmodel_platform.execution.results import RunRecord, read_result
 from dissmodel_platform.execution.staging import (
@@ -48,9 +49,13 @@ from dissmodel_platform.services.compare import compare_outputs
 from dissmodel_platform.services.journal import Journal
 from dissmodel_platform.services.prepare import Prepared, Preparer
 from dissmodel_platform.settings import Settings
+from dissmodel_platform.storable import printable_text, storable_text
 from dissmodel_platform.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
+
+_MOST_WARNINGS = 50
+"""Sentences on a run's outputs that its record keeps; the log has all."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,7 @@ class Runner:
                 experiment.submission.run_as or experiment.id,
                 record.output_path,
                 parts.store,
+                OutputLimits(parts.settings.output_max_files, parts.settings.output_max_bytes),
             )
         await self._publish(experiment, record, outputs, journal, outcome)
 
@@ -228,15 +234,19 @@ class Runner:
         outcome: dict[str, Any],
     ) -> None:
         """Write the result down in one transaction, if the attempt still owns the experiment."""
-        for name in outputs.refused:
-            journal.add(LogLine("platform", f"{name} is no regular file and was not collected."))
+        artifacts, faults = verified_artifacts(record.artifacts, outputs)
+        refused = (f"{printable_text(name)} {why}" for name, why in outputs.refused.items())
+        warnings = [storable_text(sentence) for sentence in (*refused, *faults)]
+        for sentence in warnings:
+            journal.add(LogLine("platform", sentence))
         for line in record.logs:
             journal.add(LogLine("record", str(line)))
         outcome |= {
             "code_version": record.code_version or outcome["code_version"],
             "period": record.period,
             "metrics": record.metrics,
-            "artifacts": verified_artifacts(record.artifacts, outputs),
+            "artifacts": artifacts,
+            "warnings": warnings[:_MOST_WARNINGS],
             "output_path": outputs.main.uri if outputs.main else None,
             "outputs": [vars(artifact) for artifact in outputs.artifacts],
         }
