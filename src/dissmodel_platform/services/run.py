@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 _MOST_WARNINGS = 50
 """Sentences on a run's outputs that its record keeps; the log has all."""
 
+_LONGEST_LINE = 65_536
+_LONGEST_VERSION = 100
+
 
 @dataclass(frozen=True)
 class RunnerParts:
@@ -240,9 +243,10 @@ class Runner:
         for sentence in warnings:
             journal.add(LogLine("platform", sentence))
         for line in record.logs:
-            journal.add(LogLine("record", str(line)))
+            journal.add(LogLine("record", str(line)[:_LONGEST_LINE]))
         outcome |= {
-            "code_version": record.code_version or outcome["code_version"],
+            # the lock knows it, and the model cannot change it
+            "code_version": outcome["code_version"] or record.code_version[:_LONGEST_VERSION],
             "period": record.period,
             "metrics": record.metrics,
             "artifacts": artifacts,

@@ -196,6 +196,34 @@ async def test_a_record_that_does_not_fit_fails_with_a_sentence(
     assert await lab.files(experiment) == {}
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a pipe", "The model ended its own process with exit code 0"),
+        ("[" * 900 + "]" * 900, "nested too deep"),
+        ("9" * 5_000, "The record that save() returned cannot be read"),
+        ('{"record": {"status": 7}}', "does not fit: status:"),
+    ],
+)
+async def test_a_result_that_the_model_forged_fails_its_own_run_only(
+    lab: Any, content: str, reason: str
+) -> None:
+    experiment = await lab.run("forges-result", {"content": content})
+    assert experiment.status == "failed"
+    assert reason in await lab.last_line(experiment)
+
+
+async def test_the_version_of_dissmodel_is_that_of_the_lock_whatever_a_model_says(
+    lab: Any,
+) -> None:
+    claimed = {"status": "completed", "code_version": "9.9", "output_path": None}
+    record = {**claimed, "artifacts": {}, "metrics": {}, "logs": ["x" * 100_000]}
+    experiment = await lab.run("forges-result", {"content": json.dumps({"record": record})})
+    assert experiment.status == "completed"
+    assert experiment.outcome["code_version"].startswith("0.6")
+    assert len(await lab.last_line(experiment)) == 65_536
+
+
 async def test_numbers_of_numpy_and_texts_that_cannot_be_stored_do_not_spoil_a_result(
     lab: Any,
 ) -> None:
