@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     output_max_bytes: int = Field(default=100 * 10**9, ge=0)
     """Size of what one run may leave as its result, in bytes; 0: no limit."""
 
+    publish_patience_seconds: Annotated[float, _between(0, 86_400)] = 600.0
+    """Seconds for which a worker keeps a result that the database does not take, and tries on."""
+
     cancel_grace_seconds: Annotated[float, _between(0, 3_600)] = 5.0
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 

@@ -7,11 +7,12 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from procrastinate import App
@@ -54,9 +55,14 @@ from dissmodel_platform.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 _MOST_WARNINGS = 50
 """Sentences on a run's outputs that its record keeps; the log has all."""
 
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 15.0
+_CANCELLED_PATIENCE_SECONDS = 20.0
 _LONGEST_LINE = 65_536
 _LONGEST_VERSION = 100
 
@@ -255,10 +261,57 @@ class Runner:
             "outputs": [vars(artifact) for artifact in outputs.artifacts],
         }
         if experiment.reproduces is not None:
-            original = await get_experiment(self._parts.database, experiment.reproduces)
+            original = await self._keep_trying(
+                lambda: get_experiment(self._parts.database, experiment.reproduces or "")
+            )
             outcome["reproduction"] = compare_outputs(original, outputs.artifacts)
-        async with self._parts.database.transaction() as connection:
-            await complete(connection, experiment, outcome, outputs.artifacts, journal.take_lines())
+        lines = journal.take_lines()
+
+        async def publish() -> None:
+            async with self._parts.database.transaction() as connection:
+                await complete(connection, experiment, outcome, outputs.artifacts, lines)
+
+        await self._see_through(publish)
+
+    async def _see_through(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Write the end of an attempt, also when this is cancelled meanwhile, for a while.
+
+        The queue lets go of its jobs when its own connection breaks, which is when a result may
+        have to wait for the database.
+        """
+        writing = asyncio.ensure_future(self._keep_trying(write))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing}, timeout=_CANCELLED_PATIENCE_SECONDS)
+            raise
+        finally:
+            if not writing.done():
+                writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _keep_trying(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Do what ends an attempt, again while the database is away, for a bounded time.
+
+        What the run cost is not thrown away for a database that restarts. Doing it twice is safe:
+        an attempt that has ended, or was given to another worker, changes nothing.
+
+        Raises
+        ------
+        DatabaseError
+            The database stayed away.
+        """
+        deadline = time.monotonic() + self._parts.settings.publish_patience_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await write()
+            except DatabaseError as error:
+                if time.monotonic() + pause >= deadline:
+                    raise
+                log.warning("the result is kept and written again in %g s: %s", pause, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _fail(
         self,
@@ -276,7 +329,7 @@ class Runner:
         lines = journal.take_lines()
         lines += [LogLine("platform", line) for line in above.splitlines()]
         lines.append(LogLine("platform", " ".join(str(error).split())))
-        await fail(self._parts.database, experiment, outcome, lines)
+        await self._see_through(lambda: fail(self._parts.database, experiment, outcome, lines))
 
     async def _hand_back(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
         with contextlib.suppress(DatabaseError):  # the reconciler does it once the database is back
