@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dissmodel_platform.errors import ModelFailed
+from dissmodel_platform.execution.headers.reader import KINDS, HeaderReader
 from dissmodel_platform.execution.output_tree import Listing, OutputLimits, OutputTree
 from dissmodel_platform.storage.files import OpenFile
 from dissmodel_platform.storage.media import media_type
@@ -20,6 +21,9 @@ from dissmodel_platform.types import ExperimentId, Sha256
 
 _AT_ONCE = 4
 """Files that are stored at the same time, each with a thread or two and some megabytes."""
+
+_MOST_UNREADABLE = 3
+"""Broken GeoTIFF and GeoPackage files of a run after which no more headers are read."""
 
 _MOST_TOLD = 20
 _LONGEST_SHOWN = 100
@@ -41,6 +45,9 @@ class Artifact:
         Its size.
     media_type : str
         From the file's name.
+    spatial : dict or None
+        What a GeoTIFF or GeoPackage says of itself: ``crs``, ``extent``, size, bands or layers (see
+        `headers.geotiff` and `headers.geopackage`).
     """
 
     name: str
@@ -48,6 +55,11 @@ class Artifact:
     sha256: Sha256
     size_bytes: int
     media_type: str
+    spatial: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of the record's ``outputs``."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -64,16 +76,19 @@ class Outputs:
     refused : mapping of str to str
         Names of links and special files, which are not collected, each with the rest of a sentence
         that says why.
+    undescribed : mapping of str to str
+        The same for GeoTIFF and GeoPackage files whose headers cannot be read.
     """
 
     artifacts: tuple[Artifact, ...]
     main: Artifact | None
     refused: Mapping[str, str]
+    undescribed: Mapping[str, str]
 
 
 async def collect_outputs(
     directory: Path, experiment_id: ExperimentId, run_experiment_id: str, output_path: str | None,
-    store: ObjectStore, limits: OutputLimits,
+    store: ObjectStore, limits: OutputLimits, headers: HeaderReader,
 ) -> Outputs:  # fmt: skip
     """Hash and store every regular file below a run's output directory.
 
@@ -91,6 +106,8 @@ async def collect_outputs(
         Where the bytes go.
     limits : OutputLimits
         How much a run may leave.
+    headers : HeaderReader
+        Reads what GeoTIFF and GeoPackage files say of themselves.
 
     Raises
     ------
@@ -107,13 +124,16 @@ async def collect_outputs(
         _main_name(directory, run_experiment_id, output_path, listing)  # before anything is sent
         waiting = iter(addresses.items())
         artifacts: list[Artifact] = []
+        describer = _Describer(headers)
 
         async def store_some() -> None:
             for name, uri in waiting:
                 with tree.open(name) as descriptor:
+                    spatial = await describer.describe(descriptor, name)
                     stored = await store.put_file(OpenFile(descriptor, name))
-                kept = Artifact(name, uri, stored.sha256, stored.size_bytes, media_type(name))
-                artifacts.append(kept)
+                artifacts.append(
+                    Artifact(name, uri, stored.sha256, stored.size_bytes, media_type(name), spatial)
+                )
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -124,7 +144,26 @@ async def collect_outputs(
     artifacts.sort(key=lambda artifact: artifact.name)
     name = _main_name(directory, run_experiment_id, output_path, listing)
     main = next((artifact for artifact in artifacts if artifact.name == name), None)
-    return Outputs(tuple(artifacts), main, listing.refused)
+    return Outputs(tuple(artifacts), main, listing.refused, describer.faults)
+
+
+class _Describer:
+    """Reads the headers of one run's files, until it has met too many that cannot be read."""
+
+    def __init__(self, headers: HeaderReader) -> None:
+        self._headers = headers
+        self.faults: dict[str, str] = {}
+
+    async def describe(self, descriptor: int, name: str) -> dict[str, Any] | None:
+        if PurePosixPath(name).suffix.lower() not in KINDS:
+            return None
+        if len(self.faults) >= _MOST_UNREADABLE:  # each may take its whole time
+            return None
+        try:
+            return await self._headers.read(descriptor, name)
+        except ValueError as error:
+            self.faults[name] = f"has no extent and CRS in the record: {error}."
+            return None
 
 
 def _main_name(

@@ -30,6 +30,7 @@ from dissmodel_platform.errors import (
     StorageError,
 )
 from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
@@ -77,6 +78,7 @@ class RunnerParts:
     preparer: Preparer
     stager: Stager
     launcher: Launcher
+    headers: HeaderReader
     settings: Settings
     worker: UUID
 
@@ -162,6 +164,7 @@ class Runner:
                 record.output_path,
                 parts.store,
                 OutputLimits(parts.settings.output_max_files, parts.settings.output_max_bytes),
+                parts.headers,
             )
         await self._publish(experiment, record, outputs, journal, outcome)
 
@@ -244,8 +247,9 @@ class Runner:
     ) -> None:
         """Write the result down in one transaction, if the attempt still owns the experiment."""
         artifacts, faults = verified_artifacts(record.artifacts, outputs)
-        refused = (f"{printable_text(name)} {why}" for name, why in outputs.refused.items())
-        warnings = [storable_text(sentence) for sentence in (*refused, *faults)]
+        named = (*outputs.refused.items(), *outputs.undescribed.items())
+        of_files = (f"{printable_text(name)} {why}" for name, why in named)
+        warnings = [storable_text(sentence) for sentence in (*of_files, *faults)]
         for sentence in warnings:
             journal.add(LogLine("platform", sentence))
         for line in record.logs:
@@ -258,7 +262,7 @@ class Runner:
             "artifacts": artifacts,
             "warnings": warnings[:_MOST_WARNINGS],
             "output_path": outputs.main.uri if outputs.main else None,
-            "outputs": [vars(artifact) for artifact in outputs.artifacts],
+            "outputs": [artifact.as_json() for artifact in outputs.artifacts],
         }
         if experiment.reproduces is not None:
             original = await self._keep_trying(

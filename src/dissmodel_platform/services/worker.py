@@ -14,6 +14,7 @@ from procrastinate.exceptions import ConnectorException
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import DatabaseError, PlatformError
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queue import BUILDS, RUN_TASK, RUNS
@@ -60,6 +61,7 @@ class Worker:
         self._queue = queue
         self._settings = settings
         self._launcher = Launcher(settings.fork_servers)
+        self._headers = HeaderReader(settings.runs_directory)
         # Counted, since two jobs may point at one experiment for a moment.
         self._active: Counter[str] = Counter()
         self._heartbeat_seconds = min(
@@ -86,6 +88,7 @@ class Worker:
                     store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes
                 ),
                 launcher=self._launcher,
+                headers=self._headers,
                 settings=settings,
                 worker=self.id,
             )
@@ -113,6 +116,7 @@ class Worker:
             self._preparer.interrupt()
             await asyncio.gather(tidying, return_exceptions=True)
             await self._launcher.close()
+            await self._headers.close()
             with suppress(DatabaseError):
                 await forget_worker(self._database, self.id)
 

@@ -19,6 +19,7 @@ from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, list_artifacts
@@ -238,17 +239,25 @@ async def launcher() -> AsyncIterator[Launcher]:
 
 
 @pytest.fixture(scope="session")
+async def headers(lab_settings: Settings) -> AsyncIterator[HeaderReader]:
+    headers = HeaderReader(lab_settings.runs_directory)
+    yield headers
+    await headers.close()
+
+
+@pytest.fixture(scope="session")
 async def lab(
     lab_database: Database,
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
+    headers: HeaderReader,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> Lab:
     """Open the lab that most tests share: each has its own experiments in it."""
     return await _open_lab(
-        lab_database, lab_store, lab_settings, launcher, environments, repositories
+        lab_database, lab_store, lab_settings, launcher, headers, environments, repositories
     )
 
 
@@ -258,11 +267,14 @@ async def empty_lab(
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
+    headers: HeaderReader,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> Lab:
     """Open a lab with a database of its own, for tests whose workers take whatever is there."""
-    return await _open_lab(database, lab_store, lab_settings, launcher, environments, repositories)
+    return await _open_lab(
+        database, lab_store, lab_settings, launcher, headers, environments, repositories
+    )
 
 
 async def _open_lab(
@@ -270,6 +282,7 @@ async def _open_lab(
     store: ObjectStore,
     settings: Settings,
     launcher: Launcher,
+    headers: HeaderReader,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> Lab:
@@ -283,6 +296,7 @@ async def _open_lab(
         preparer=Preparer(database, environments, store, allow_local=True),
         stager=Stager(store, settings.input_cache_directory, max_bytes=10**9),
         launcher=launcher,
+        headers=headers,
         settings=settings,
         worker=worker,
     )

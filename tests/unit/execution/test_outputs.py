@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from dissmodel_platform.errors import InvalidInput, ModelFailed
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
 from dissmodel_platform.storage.objects import open_object_store
 from dissmodel_platform.types import ExperimentId
+from tests.geotiffs import TIFF
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +31,13 @@ def outputs(tmp_path: Path) -> Path:
 
 async def collect(outputs: Path, output_path: str | None) -> Outputs:
     store = open_object_store(None, outputs.parent / "objects")
-    return await collect_outputs(outputs, ID, SEEN_ID, output_path, store, OutputLimits())
+    headers = HeaderReader(outputs)
+    try:
+        return await collect_outputs(
+            outputs, ID, SEEN_ID, output_path, store, OutputLimits(), headers
+        )
+    finally:
+        await headers.close()
 
 
 def write(directory: Path, *names: str) -> None:
@@ -128,6 +136,22 @@ async def test_without_a_name_only_a_single_file_is_the_main_one(
     assert main.name == "one.tif"
     write(outputs, "two.tif")
     assert (await collect(outputs, output_path)).main is None
+
+
+async def test_maps_are_described_and_what_only_is_called_a_map_is_told(outputs: Path) -> None:
+    write(outputs, "not-a-map.tif", "notes.txt")
+    (outputs / "map.TIF").write_bytes(TIFF)
+    found = await collect(outputs, "map.TIF")
+    assert [artifact.spatial is not None for artifact in found.artifacts] == [True, False, False]
+    assert found.main is not None
+    assert found.main.as_json()["spatial"]["width"] == 3
+    assert "spatial" not in found.artifacts[1].as_json()
+    assert list(found.undescribed) == ["not-a-map.tif"]
+
+
+async def test_after_a_few_broken_maps_no_more_are_looked_at(outputs: Path) -> None:
+    write(outputs, *(f"{number}.gpkg" for number in range(20)))
+    assert len((await collect(outputs, None)).undescribed) <= 3 + 4  # four at the same time
 
 
 async def test_the_main_file_may_not_be_a_link(outputs: Path) -> None:
