@@ -210,7 +210,11 @@ class Platform:
         return self._send("DELETE", f"/job/{_part(experiment_id)}")
 
     def reproduce(self, experiment_id: str) -> Json:
-        """Submit a reproduction and return its job object."""
+        """Submit a reproduction and return its job object.
+
+        Once it has completed, ``record(id)["reproduction"]`` has the ``verdict`` (``identical``,
+        ``equal content`` or ``different``) and what differs in each of the ``artifacts``.
+        """
         return self._send("POST", f"/experiments/{_part(experiment_id)}/reproduce")
 
     def wait(

@@ -81,8 +81,17 @@ class Workshop:
         """Make the runner of commands."""
         self.commands = Commands(self.bounds)
 
-    def run(self, command: Sequence[str], room: Room, environment: Mapping[str, str]) -> Finished:
+    def run(
+        self,
+        command: Sequence[str],
+        room: Room,
+        environment: Mapping[str, str],
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Finished:
         """Run one command and wait for it; nothing of it is left afterwards.
+
+        `timeout_seconds` is a shorter limit than that of the bounds.
 
         Raises
         ------
@@ -112,6 +121,7 @@ class Workshop:
                     "TMPDIR": str(temporary),
                 },
                 scratch=room.scratch,
+                timeout_seconds=timeout_seconds,
             )
         refused = sorted(set(proxy.refused)) if proxy else []
         if not refused:

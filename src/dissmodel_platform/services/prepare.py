@@ -132,6 +132,11 @@ class Preparer:
         self._allow_local = allow_local
         self._when_built = when_built
 
+    @property
+    def environments(self) -> EnvironmentStore:
+        """The environments of this machine."""
+        return self._store
+
     async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
         """Return the environment of a model's version, building it if need be.
 

@@ -47,7 +47,7 @@ from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
-from dissmodel_platform.services.compare import compare_outputs
+from dissmodel_platform.services.compare import Comparer
 from dissmodel_platform.services.journal import Journal
 from dissmodel_platform.services.prepare import Prepared, Preparer
 from dissmodel_platform.settings import Settings
@@ -166,7 +166,7 @@ class Runner:
                 OutputLimits(parts.settings.output_max_files, parts.settings.output_max_bytes),
                 parts.headers,
             )
-        await self._publish(experiment, record, outputs, journal, outcome)
+        await self._publish(experiment, record, outputs, prepared, journal, outcome)
 
     @asynccontextmanager
     async def _scratch(self, experiment: Experiment) -> AsyncIterator[Path]:
@@ -242,6 +242,7 @@ class Runner:
         experiment: Experiment,
         record: RunRecord,
         outputs: Outputs,
+        prepared: Prepared,
         journal: Journal,
         outcome: dict[str, Any],
     ) -> None:
@@ -268,7 +269,10 @@ class Runner:
             original = await self._keep_trying(
                 lambda: get_experiment(self._parts.database, experiment.reproduces or "")
             )
-            outcome["reproduction"] = compare_outputs(original, outputs.artifacts)
+            comparer = Comparer(self._parts.store, self._parts.preparer.environments)
+            outcome["reproduction"] = await comparer.compare(
+                original, outputs.artifacts, prepared.environment
+            )
         lines = journal.take_lines()
 
         async def publish() -> None:

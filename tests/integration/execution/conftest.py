@@ -183,8 +183,12 @@ class Lab:
         """Upload a text and return its address."""
         path = self.parts.settings.home / name
         path.write_text(content)
+        return await self.upload_file(path)
+
+    async def upload_file(self, path: Path) -> str:
+        """Upload a file and return its address."""
         stored = await self.parts.store.put_file(path)
-        uri = input_uri(uuid4().hex, name)
+        uri = input_uri(uuid4().hex, path.name)
         await index_upload(self.database, uri, stored, media_type="text/plain", label="test")
         return str(uri)
 
