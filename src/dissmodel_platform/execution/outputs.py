@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from dissmodel_platform.types import ExperimentId, Sha256
 
 _AT_ONCE = 4
 """Files that are stored at the same time, each with a thread or two and some megabytes."""
+
+_LARGE_BYTES = 32 * 1024**2
+"""Above this, files are stored one by one: they fill the line, and the memory in between."""
 
 _MOST_UNREADABLE = 3
 """Broken GeoTIFF and GeoPackage files of a run after which no more headers are read."""
@@ -125,12 +129,15 @@ async def collect_outputs(
         waiting = iter(addresses.items())
         artifacts: list[Artifact] = []
         describer = _Describer(headers)
+        turn = asyncio.Lock()
 
         async def store_some() -> None:
             for name, uri in waiting:
                 with tree.open(name) as descriptor:
                     spatial = await describer.describe(descriptor, name)
-                    stored = await store.put_file(OpenFile(descriptor, name))
+                    is_large = os.fstat(descriptor).st_size > _LARGE_BYTES
+                    async with turn if is_large else contextlib.nullcontext():
+                        stored = await store.put_file(OpenFile(descriptor, name))
                 artifacts.append(
                     Artifact(name, uri, stored.sha256, stored.size_bytes, media_type(name), spatial)
                 )

@@ -23,6 +23,7 @@ from dissmodel_platform.execution.headers.geopackage import describe_geopackage
 from dissmodel_platform.execution.headers.geotiff import Unreadable, describe_geotiff
 from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.headers.server import BROKEN
+from dissmodel_platform.sandbox.enter import landlock_abi
 from tests.geotiffs import PLACE, SIZE, TIFF, Tag, tiff
 
 pytestmark = pytest.mark.anyio
@@ -308,6 +309,20 @@ async def test_a_process_that_is_killed_or_does_not_answer_costs_one_description
     assert not Path(f"/proc/{pid}").exists()
     monkeypatch.undo()
     assert (await read(headers, tmp_path / "a.tif"))["width"] == 3
+
+
+@pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+async def test_the_reading_process_opens_nothing_by_name_beyond_the_runs(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    headers = HeaderReader(tmp_path / "runs")
+    try:
+        inside = database(tmp_path / "runs" / "a.gpkg", CONTENTS + FLOOD)
+        assert (await read(headers, inside))["format"] == "GeoPackage"
+        outside = database(tmp_path / "a.gpkg", CONTENTS + FLOOD)
+        with pytest.raises(ValueError, match="unable to open"):
+            await read(headers, outside)
+    finally:
+        await headers.close()
 
 
 def test_the_reading_process_needs_the_standard_library_only() -> None:

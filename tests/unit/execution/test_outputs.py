@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dissmodel_platform.errors import InvalidInput, ModelFailed
+from dissmodel_platform.execution import outputs as outputs_module
 from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
-from dissmodel_platform.storage.objects import open_object_store
+from dissmodel_platform.storage.objects import ObjectStore, StoredObject, open_object_store
 from dissmodel_platform.types import ExperimentId
 from tests.geotiffs import TIFF
 
@@ -168,6 +170,28 @@ async def test_many_files_are_stored_several_at_a_time_and_listed_in_order(outpu
     assert [artifact.name for artifact in found.artifacts] == names
     for artifact in found.artifacts:
         assert artifact.sha256 == hashlib.sha256(artifact.name.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(("large_bytes", "at_once"), [(10**9, 4), (-1, 1)])
+async def test_large_files_are_stored_one_by_one(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int, at_once: int
+) -> None:
+    write(outputs, *(f"{number}.txt" for number in range(12)))
+    monkeypatch.setattr(outputs_module, "_LARGE_BYTES", large_bytes)
+    put_file, active, most = ObjectStore.put_file, 0, 0
+
+    async def counted(store: ObjectStore, file: Any) -> StoredObject:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        try:
+            return await put_file(store, file)
+        finally:
+            active -= 1
+
+    monkeypatch.setattr(ObjectStore, "put_file", counted)
+    assert len((await collect(outputs, None)).artifacts) == 12
+    assert most == at_once
 
 
 async def test_a_name_that_no_address_can_have_fails_before_anything_is_stored(
