@@ -31,7 +31,8 @@ def main(channel_fd: int, parent_pid: int, directory: str) -> None:
     die_with_parent(parent_pid, 9)
     channel = socket.socket(fileno=channel_fd)
     for name, limit in (("AS", _MEMORY_BYTES), ("FSIZE", 0), ("CORE", 0), ("NOFILE", 64)):
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
+        with contextlib.suppress(ValueError, OSError):  # not every system has every limit
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     if landlock_abi():
         with contextlib.suppress(OSError):  # a wall more, where the kernel puts it up
             restrict([directory, "/dev/fd", "/proc"], [], ports=[])
