@@ -137,6 +137,15 @@ class Settings(BaseSettings):
     run_log_lines_per_second: Annotated[float, _between(1, 1_000_000)] = 1_000.0
     """Lines a second that a model may print in the long run; more are left out and counted."""
 
+    output_max_files: int = Field(default=10_000, ge=1)
+    """Files and directories that one run may leave as its result."""
+
+    output_max_bytes: int = Field(default=100 * 10**9, ge=0)
+    """Size of what one run may leave as its result, in bytes; 0: no limit."""
+
+    publish_patience_seconds: Annotated[float, _between(0, 86_400)] = 600.0
+    """Seconds for which a worker keeps a result that the database does not take, and tries on."""
+
     cancel_grace_seconds: Annotated[float, _between(0, 3_600)] = 5.0
     """Seconds between asking a run's processes to end (TERM) and ending them (KILL)."""
 

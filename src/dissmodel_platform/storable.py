@@ -28,14 +28,34 @@ def printable_text(text: str) -> str:
     )
 
 
-def storable_json(value: Any) -> Any:
-    """Return JSON data whose texts are storable; numbers that are not finite become ``None``."""
+def storable_json(value: Any, *, deepest: int | None = None) -> Any:
+    """Return JSON data whose texts are storable; numbers that are not finite become ``None``.
+
+    Parameters
+    ----------
+    value : object
+        Parsed JSON.
+    deepest : int, optional
+        Lists and objects that may lie within one another.
+
+    Raises
+    ------
+    ValueError
+        More do.
+    """
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if deepest is not None:
+        deepest -= 1
+        if deepest < 0:
+            raise ValueError("it is nested too deep")
     if isinstance(value, dict):
-        return {storable_text(str(key)): storable_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [storable_json(inner) for inner in value]
-    return value
+        return {
+            storable_text(str(key)): storable_json(inner, deepest=deepest)
+            for key, inner in value.items()
+        }
+    return [storable_json(inner, deepest=deepest) for inner in value]

@@ -119,7 +119,9 @@ def test_a_run_can_be_looked_at_listed_and_reproduced(
     assert [job_id, "flood_vector", "completed"] in [line[:3] for line in listed]
     page = json.loads(command("jobs", "--json", "--status", "completed", "--limit", "2").stdout)
     assert {job["status"] for job in page["experiments"]} == {"completed"}
-    verdict = json.loads(command("reproduce", job_id).stdout)
+    reproduced = command("reproduce", job_id)
+    assert "verdict: identical" in reproduced.stderr
+    verdict = json.loads(reproduced.stdout)
     assert verdict["verdict"] == "identical"
     assert verdict["of"] == job_id
 

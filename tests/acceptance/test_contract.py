@@ -613,7 +613,9 @@ def test_artifacts_are_listed_with_address_checksum_size_and_type(
 ) -> None:
     content = http.get(f"/experiments/{completed['experiment_id']}/artifacts").json()
     (artifact,) = content["artifacts"]
-    assert artifact.keys() == {"name", "uri", "sha256", "size_bytes", "media_type"}
+    assert artifact.keys() == {"name", "uri", "sha256", "size_bytes", "media_type", "spatial"}
+    assert artifact["spatial"]["layers"][0]["name"] == "flood"
+    assert artifact["spatial"]["crs"].startswith("EPSG:")
     assert artifact["uri"] == completed["output_path"]
     assert artifact["sha256"] == completed["output_sha256"]
     assert artifact["media_type"] == "application/geopackage+sqlite3"

@@ -25,11 +25,12 @@ from dissmodel_platform.sandbox.walls import inspect_walls
 from tests.processes import wait_until
 
 PACKAGES = Path(__file__).parent.parent / "packages"
+EXAMPLES = PACKAGES.parent.parent / "examples"
 _AUTHOR = ("-c", "user.name=A modeller", "-c", "user.email=modeller@example.org")
 
 
 class PackageRepositories:
-    """The miniature packages of ``tests/packages``, each in a git repository of its own."""
+    """The packages of ``tests/packages`` and of the examples, each in a git repository."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -38,9 +39,8 @@ class PackageRepositories:
         """Return the repository of a package, with the tag v0.1.0."""
         repository = self._directory / name
         if not repository.exists():
-            shutil.copytree(
-                PACKAGES / name, repository, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            source = PACKAGES / name if (PACKAGES / name).exists() else EXAMPLES / name
+            shutil.copytree(source, repository, ignore=shutil.ignore_patterns("__pycache__"))
             project = repository / "pyproject.toml"
             if project.exists() and '"plain_backend"' in project.read_text():
                 shutil.copy(PACKAGES / "plain_backend.py", repository)

@@ -34,10 +34,12 @@ async def get_experiment(
 async def get_artifacts(
     experiment_id: Text, parts: Parts, _: Annotated[Caller, Depends(requires(Scope.READ))]
 ) -> Artifacts:
-    """Return name, address, checksum, size and media type of each file."""
+    """Return name, address, checksum, size and media type of each file, and what maps cover."""
     experiment = await queries.get_experiment(parts.database, experiment_id)
     rows = await queries.list_artifacts(parts.database, experiment.id)
-    return Artifacts(artifacts=[Artifact(**row) for row in rows])
+    outputs = experiment.outcome.get("outputs", [])
+    spatial = {entry["name"]: entry.get("spatial") for entry in outputs}
+    return Artifacts(artifacts=[Artifact(**row, spatial=spatial.get(row["name"])) for row in rows])
 
 
 @router.post("/{experiment_id}/reproduce", summary="Run an experiment again, exactly")

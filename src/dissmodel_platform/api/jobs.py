@@ -47,7 +47,7 @@ def job_of(experiment: Experiment, logs: list[str]) -> Job:
         finished_at=experiment.finished_at,
         progress=experiment.progress,
         expected_end=experiment.expected_end,
-        warnings=experiment.submission.warnings,
+        warnings=experiment.warnings,
         reproduces=experiment.reproduces,
     )
 

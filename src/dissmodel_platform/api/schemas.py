@@ -428,6 +428,11 @@ class Artifact(BaseModel):
     sha256: str
     size_bytes: int
     media_type: str
+    spatial: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="What a GeoTIFF or GeoPackage says of itself: CRS, extent, bands, layers.",
+        examples=[{"format": "GeoTIFF", "crs": "EPSG:31983", "width": 300, "height": 200}],
+    )
 
 
 class Artifacts(BaseModel):

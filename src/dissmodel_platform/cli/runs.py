@@ -143,12 +143,19 @@ def cancel(experiment: ExperimentArgument, url: Url = DEFAULT_URL, key: Key = No
 def reproduce(experiment: ExperimentArgument, url: Url = DEFAULT_URL, key: Key = None) -> None:
     """Run an experiment again, exactly, and say whether the result is the same.
 
+    The verdict is `identical` (the same bytes), `equal content` (the same cells and georeference,
+    or the same features) or `different`, with what differs in each file.
+
     Example: dissmodel-platform reproduce 3f2c…
     """
     with connect(url, key) as platform:
         job = follow(platform, platform.reproduce(experiment)["experiment_id"], title="reproduce")
-        verdict = platform.record(job["experiment_id"])["reproduction"]
-    echo(json.dumps(verdict, indent=2))
+        found = platform.record(job["experiment_id"])["reproduction"]
+    echo(f"verdict: {found['verdict']}", err=True)
+    for artifact in found["artifacts"]:
+        if artifact.get("difference"):
+            echo(f"{artifact['name']}: {artifact['difference']}", err=True)
+    echo(json.dumps(found, indent=2))
 
 
 def follow(platform: Platform, experiment_id: str, *, title: str) -> dict[str, Any]:

@@ -226,7 +226,11 @@ class Platform:
         return self._send("DELETE", f"/job/{_part(experiment_id)}")
 
     def reproduce(self, experiment_id: str, *, idempotency_key: str | None = None) -> Json:
-        """Submit a reproduction and return its job object; the key is as for a submission."""
+        """Submit a reproduction and return its job object; the key is as for a submission.
+
+        Once it has completed, ``record(id)["reproduction"]`` has the ``verdict`` (``identical``,
+        ``equal content`` or ``different``) and what differs in each of the ``artifacts``.
+        """
         path = f"/experiments/{_part(experiment_id)}/reproduce"
         return self._send_once(path, idempotency_key)
 

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -83,6 +83,7 @@ class Commands:
         environment: Mapping[str, str],
         scratch: Path | None = None,
         cache: Path | None = None,
+        timeout_seconds: float | None = None,
     ) -> Finished:
         """Run one command and wait for it; after this, nothing of its process group is left.
 
@@ -99,18 +100,24 @@ class Commands:
         cache : Path, optional
             A package cache: what anybody adds to it meanwhile counts as well, because wheels are
             unpacked there.
+        timeout_seconds : float, optional
+            A shorter limit than that of the bounds.
 
         Raises
         ------
         BuildInterrupted
             The worker is being stopped.
         """
+        bounds = self.bounds
+        if timeout_seconds is not None:
+            shorter = min(timeout_seconds, bounds.timeout_seconds)
+            bounds = replace(bounds, timeout_seconds=shorter)
         with tempfile.TemporaryFile() as output:
             process = self._start(command, cwd, environment, output)
             exit_code, limit = None, ""
             try:
                 disk = _Disk(scratch, cache, time.time()) if scratch else None
-                exit_code, limit = self._wait(process, output, disk)
+                exit_code, limit = self._wait(process, output, disk, bounds)
             finally:
                 _end(process)
                 with self._guard:
@@ -137,10 +144,9 @@ class Commands:
             raise BuildInterrupted("The build was ended because the worker is being stopped.")
 
     def _wait(
-        self, bound: BoundProcess, output: IO[bytes], disk: _Disk | None
+        self, bound: BoundProcess, output: IO[bytes], disk: _Disk | None, bounds: Bounds
     ) -> tuple[int | None, str]:
         """Return the exit code, or ``None`` and the limit that the command went over."""
-        bounds = self.bounds
         deadline = time.monotonic() + bounds.timeout_seconds
         while True:
             patience = min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))

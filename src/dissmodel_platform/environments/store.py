@@ -57,9 +57,14 @@ from dissmodel_platform.errors import (
     ExecutorModuleMissing,
 )
 from dissmodel_platform.types import EnvironmentKey
+from dissmodel_platform.untrusted import read_untrusted_json
 
 log = logging.getLogger(__name__)
 
+COMPARISON_SECONDS = 300.0
+"""For two maps."""
+
+_LARGEST_REPORT_BYTES = 1024**2
 _LOOK_SECONDS = 0.5
 _MAX_REPORT_BYTES = 4 * 1024**2
 _MAX_FONT_LIST_BYTES = 16 * 1024**2
@@ -546,6 +551,47 @@ class EnvironmentStore:
                     done.output_tail,
                 ) from error
             return content, done.output_tail
+
+    def compare(self, environment: Environment, before: Path, after: Path) -> Any:
+        """Have the libraries of an environment compare two maps, behind walls.
+
+        Parameters
+        ----------
+        environment : Environment
+            The model's own: it has what opens the model's files.
+        before, after : Path
+            The two files.
+
+        Returns
+        -------
+        object
+            What `harness.comparison.compare_maps` returns, or what the environment's own code has
+            made of it; its texts and numbers can be stored.
+
+        Raises
+        ------
+        ValueError
+            The interpreter died, did not end in time or left no report; the message says which.
+        BuildInterrupted
+            The worker is being stopped.
+        """
+        with environment.use(), scratch_directory(self._scratch) as scratch:
+            report = scratch / "report.json"
+            command = [str(environment.python), "-P", "-s", str(self._harness / "__main__.py")]
+            done = self.workshop.run(
+                [*command, "compare", "--report", str(report), str(before), str(after)],
+                Room(scratch, readable=(self._harness, *environment.parts, before, after)),
+                clean_environment(environment, str(scratch)),
+                timeout_seconds=COMPARISON_SECONDS,
+            )
+            if done.exit_code is None:
+                raise ValueError(f"opening them took longer than {COMPARISON_SECONDS:g} s")
+            try:
+                return read_untrusted_json(report, max_bytes=_LARGEST_REPORT_BYTES)
+            except FileNotFoundError:
+                raise ValueError(
+                    f"opening them ended the interpreter (exit code {done.exit_code})"
+                ) from None
 
 
 def clean_environment(environment: Environment, home: str) -> dict[str, str]:

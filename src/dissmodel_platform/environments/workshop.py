@@ -87,6 +87,7 @@ class Workshop:
         room: Room,
         environment: Mapping[str, str],
         cache: Path | None = None,
+        timeout_seconds: float | None = None,
     ) -> Finished:
         """Run one command and wait for it; nothing of it is left afterwards, behind namespaces.
 
@@ -100,6 +101,8 @@ class Workshop:
             Its variables; it has a home and a directory for temporary files besides.
         cache : Path, optional
             A package cache that it fills, which counts as its own room.
+        timeout_seconds : float, optional
+            A shorter limit than that of the bounds.
 
         Raises
         ------
@@ -130,6 +133,7 @@ class Workshop:
                 },
                 scratch=room.scratch,
                 cache=cache,
+                timeout_seconds=timeout_seconds,
             )
         refused = proxy.refused if proxy else []
         if not refused:

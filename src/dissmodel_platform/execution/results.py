@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dissmodel_platform.errors import ExecutionError, ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.forkserver import Exit
-from dissmodel_platform.storable import storable_json
+from dissmodel_platform.untrusted import read_untrusted_json
 
-_LARGEST_RESULT_BYTES = 64 * 1024**2
+LARGEST_RESULT_BYTES = 8 * 1024**2
+"""Of the record's fields that a run fills in; the log's lines are the largest of them."""
+
 _HARNESS_BROKE = 70  # EX_SOFTWARE, as in harness/server.py
 
 
@@ -50,18 +51,22 @@ def read_result(directory: Path, exit_: Exit, *, was_stopped: bool) -> RunRecord
     RunLost
         Something else ended the process.
     """
-    result = directory / "result" / "result.json"
-    if not result.is_file() or result.is_symlink():
+    place = directory / "result"
+    if place.is_symlink():  # where no wall stands, a model may have put one there
         raise _ended_without_result(exit_, was_stopped=was_stopped)
-    if result.stat().st_size > _LARGEST_RESULT_BYTES:
-        raise ModelFailed("The record that save() returned is too large; keep data in files.")
     try:
-        content = storable_json(json.loads(result.read_text(encoding="utf-8")))
+        content = read_untrusted_json(place / "result.json", max_bytes=LARGEST_RESULT_BYTES)
+    except FileNotFoundError:
+        raise _ended_without_result(exit_, was_stopped=was_stopped) from None
+    except ValueError as error:
+        raise ModelFailed(
+            f"The record that save() returned cannot be read ({error}); keep data in files."
+        ) from error
+    try:
         if "error" in content:
             # the traceback of a model that raised is in its own standard error already
-            error = content["error"]
-            reason = str(error["message"])
-            if error["kind"] == "import":
+            reason = str(content["error"]["message"])
+            if content["error"]["kind"] == "import":
                 raise ExecutorModuleMissing(
                     f"Importing the executors fails: {reason}. Mend the package, or name the "
                     f"module in `executor_module`."
@@ -74,7 +79,7 @@ def read_result(directory: Path, exit_: Exit, *, was_stopped: bool) -> RunRecord
             for fault in error.errors(include_input=False)
         )
         raise ModelFailed(f"The record that save() returned does not fit: {faults}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ModelFailed("The record that save() returned cannot be read.") from error
     if record.status in ("failed", "cancelled"):
         raise ModelFailed(f"save() returned the record with status {record.status!r}.")

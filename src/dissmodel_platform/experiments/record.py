@@ -125,6 +125,11 @@ class Experiment:
         is_running = self.status is ExperimentStatus.RUNNING
         return datetime.fromisoformat(end) if is_running and end else None
 
+    @property
+    def warnings(self) -> list[str]:
+        """What looks like a mistake in the submission, and in what the run left."""
+        return [*self.submission.warnings, *self.outcome.get("warnings", [])]
+
     def library_record(self) -> dict[str, Any]:
         """Return the fields of dissmodel's ``ExperimentRecord``; ``logs`` are kept apart."""
         submission, outcome = self.submission, self.outcome
@@ -182,7 +187,7 @@ class Experiment:
             "reproduces": self.reproduces,
             "reproduction": outcome.get("reproduction"),
             "source_tree_sha256": outcome.get("source_tree_sha256"),
-            "warnings": self.submission.warnings,
+            "warnings": self.warnings,
             "progress": self.progress,
             "expected_end": _rfc3339(self.expected_end),
             "phases": list(phases),

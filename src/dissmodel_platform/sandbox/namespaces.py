@@ -23,7 +23,7 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 _CLONE_NEWNS = 0x0002_0000
@@ -127,7 +127,7 @@ class ProcessNamespace:
 
 
 def seclude(
-    room: str, own: str, *, read_only: str, temporary: str, shared_memory_bytes: int
+    room: str, own: str, *, writable: Sequence[str], temporary: str, shared_memory_bytes: int
 ) -> None:
     """Leave this process its own directory only, out of those of all runs, and take its rights.
 
@@ -142,8 +142,10 @@ def seclude(
         Directory of the directories of all runs of this server.
     own : str
         This run's directory, right below `room`.
-    read_only, temporary : str
-        Directories in `own`.
+    writable : sequence of str
+        Directories in `own` that can be changed; all else of it cannot.
+    temporary : str
+        One of them.
     shared_memory_bytes : int
         Size of ``/dev/shm``; 0: the kernel's default, half of the memory.
 
@@ -162,8 +164,9 @@ def seclude(
         _mount(f"/proc/self/fd/{kept}", own, None, _MS_BIND)
     finally:
         os.close(kept)
-    _mount(read_only, read_only, None, _MS_BIND)
-    _mount(None, read_only, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    for directory in writable:
+        _mount(directory, directory, None, _MS_BIND)
+    _mount(None, own, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     _mount(None, room, None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     if own.startswith(f"{_TEMPORARY}/"):  # what lies there would be covered, too
         _mount(None, _TEMPORARY, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
@@ -225,8 +228,7 @@ def _os_error(what: str) -> OSError:
 def _example() -> Iterator[str]:
     """Make a room with the directory of one run."""
     with tempfile.TemporaryDirectory() as room:
-        for name in ("inputs", "own"):
-            os.makedirs(os.path.join(room, "run", name))  # noqa: PTH103, PTH118
+        os.makedirs(os.path.join(room, "run", "tmp"))  # noqa: PTH103, PTH118
         yield room
 
 
@@ -239,8 +241,9 @@ def probe() -> int:
             child = os.fork()
             if child == 0:
                 try:
+                    temporary = os.path.join(own, "tmp")  # noqa: PTH118
                     seclude(
-                        room, own, read_only=f"{own}/inputs", temporary=f"{own}/own",
+                        room, own, writable=[temporary], temporary=temporary,
                         shared_memory_bytes=4096,
                     )  # fmt: skip
                     os._exit(0)

@@ -150,6 +150,11 @@ class Preparer:
         # not the loop's threads, which runs need: a build may take one for an hour
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "build")
 
+    @property
+    def environments(self) -> EnvironmentStore:
+        """The environments of this machine."""
+        return self._store
+
     async def prepare(self, spec: ModelSpec, lock_sha256: str | None = None) -> Prepared:
         """Return the environment of a model's version, building it if need be.
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from procrastinate import App
@@ -30,7 +30,9 @@ from dissmodel_platform.errors import (
     StorageError,
 )
 from dissmodel_platform.execution.events import LogLine
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
 from dissmodel_platform.execution.results import RunRecord, read_result
 from dissmodel_platform.execution.staging import (
@@ -45,14 +47,26 @@ from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import attempts_of, give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
-from dissmodel_platform.services.compare import compare_outputs
+from dissmodel_platform.services.compare import Comparer
 from dissmodel_platform.services.journal import Journal, LogBounds
 from dissmodel_platform.services.prepare import Prepared, Preparer
 from dissmodel_platform.services.tally import PHASE_SECONDS, Tally
 from dissmodel_platform.settings import Settings
+from dissmodel_platform.storable import printable_text, storable_text
 from dissmodel_platform.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_MOST_WARNINGS = 50
+"""Sentences on a run's outputs that its record keeps; the log has all."""
+
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 15.0
+_CANCELLED_PATIENCE_SECONDS = 20.0
+_LONGEST_LINE = 65_536
+_LONGEST_VERSION = 100
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class RunnerParts:
     preparer: Preparer
     stager: Stager
     launcher: Launcher
+    headers: HeaderReader
     settings: Settings
     worker: UUID
     tally: Tally = field(default_factory=Tally)
@@ -72,9 +87,6 @@ class RunnerParts:
 
 RETRY_SECONDS = 2.0
 """Pause before a lost run is handed back: what broke it may pass."""
-
-_INSIST_SECONDS = 600.0  # how long an ending waits for a database that is away
-_TRY_AGAIN_SECONDS = 1.0
 
 
 class Runner:
@@ -188,8 +200,10 @@ class Runner:
                 experiment.submission.run_as or experiment.id,
                 record.output_path,
                 parts.store,
+                OutputLimits(parts.settings.output_max_files, parts.settings.output_max_bytes),
+                parts.headers,
             )
-        await self._publish(experiment, record, outputs, journal, outcome)
+        await self._publish(experiment, record, outputs, prepared, journal, outcome)
 
     @asynccontextmanager
     async def _scratch(self, experiment: Experiment, environment: str) -> AsyncIterator[Path]:
@@ -270,29 +284,86 @@ class Runner:
         experiment: Experiment,
         record: RunRecord,
         outputs: Outputs,
+        prepared: Prepared,
         journal: Journal,
         outcome: dict[str, Any],
     ) -> None:
         """Write the result down in one transaction, if the attempt still owns the experiment."""
-        for name in outputs.refused:
-            journal.add(LogLine("platform", f"{name} is no regular file and was not collected."))
+        artifacts, faults = verified_artifacts(record.artifacts, outputs)
+        named = (*outputs.refused.items(), *outputs.undescribed.items())
+        of_files = (f"{printable_text(name)} {why}" for name, why in named)
+        warnings = [storable_text(sentence) for sentence in (*of_files, *faults)]
+        for sentence in warnings:
+            journal.add(LogLine("platform", sentence))
         for line in record.logs:
-            journal.add(LogLine("record", str(line)))
+            journal.add(LogLine("record", str(line)[:_LONGEST_LINE]))
         outcome |= {
-            "code_version": record.code_version or outcome["code_version"],
+            # the lock knows it, and the model cannot change it
+            "code_version": outcome["code_version"] or record.code_version[:_LONGEST_VERSION],
             "period": record.period,
             "metrics": record.metrics,
-            "artifacts": verified_artifacts(record.artifacts, outputs),
+            "artifacts": artifacts,
+            "warnings": warnings[:_MOST_WARNINGS],
             "output_path": outputs.main.uri if outputs.main else None,
-            "outputs": [vars(artifact) for artifact in outputs.artifacts],
+            "outputs": [artifact.as_json() for artifact in outputs.artifacts],
         }
         if experiment.reproduces is not None:
-            original = await get_experiment(self._parts.database, experiment.reproduces)
-            outcome["reproduction"] = compare_outputs(original, outputs.artifacts)
+            original = await self._keep_trying(
+                lambda: get_experiment(self._parts.database, experiment.reproduces or "")
+            )
+            comparer = Comparer(self._parts.store, self._parts.preparer.environments)
+            outcome["reproduction"] = await comparer.compare(
+                original, outputs.artifacts, prepared.environment
+            )
         await journal.close()
         entries, progress = journal.take()
-        async with self._parts.database.transaction() as connection:
-            await complete(connection, experiment, outcome, outputs.artifacts, entries, progress)
+
+        async def publish() -> None:
+            async with self._parts.database.transaction() as connection:
+                await complete(
+                    connection, experiment, outcome, outputs.artifacts, entries, progress
+                )
+
+        await self._see_through(publish)
+
+    async def _see_through(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Write the end of an attempt, also when this is cancelled meanwhile, for a while.
+
+        A worker that is stopped does not throw away what a run has cost.
+        """
+        writing = asyncio.ensure_future(self._keep_trying(write))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing}, timeout=_CANCELLED_PATIENCE_SECONDS)
+            raise
+        finally:
+            if not writing.done():
+                writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _keep_trying(self, write: Callable[[], Awaitable[Result]]) -> Result:
+        """Do what ends an attempt, again while the database is away, for a bounded time.
+
+        What the run cost is not thrown away for a database that restarts. Doing it twice is safe:
+        an attempt that has ended, or was given to another worker, changes nothing.
+
+        Raises
+        ------
+        DatabaseError
+            The database stayed away.
+        """
+        deadline = time.monotonic() + self._parts.settings.publish_patience_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await write()
+            except DatabaseError as error:
+                if time.monotonic() + pause >= deadline:
+                    raise
+                log.warning("the end of a run cannot be written; again in %g s: %s", pause, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _fail(
         self,
@@ -311,9 +382,8 @@ class Runner:
         entries, progress = journal.take()
         entries += [LogLine("platform", line) for line in above.splitlines()]
         entries.append(LogLine("platform", " ".join(str(error).split())))
-        await _insist(
-            experiment,
-            lambda: fail(self._parts.database, experiment, outcome, entries, progress),
+        await self._see_through(
+            lambda: fail(self._parts.database, experiment, outcome, entries, progress)
         )
 
     async def _lose(self, experiment: Experiment, journal: Journal, reason: str) -> None:
@@ -332,31 +402,12 @@ class Runner:
         self, experiment: Experiment, journal: Journal, reason: str, *, lost: bool
     ) -> None:
         await journal.close(write=True)
-        await _insist(experiment, lambda: self._give_up(experiment, reason, lost=lost))
+        with contextlib.suppress(DatabaseError):  # it stays away: a reconciler does it later
+            await self._keep_trying(lambda: self._give_up(experiment, reason, lost=lost))
 
     async def _give_up(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
         async with self._parts.database.transaction() as connection:
             await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
-
-
-async def _insist(experiment: Experiment, write: Callable[[], Awaitable[object]]) -> None:
-    """Write how an attempt ended; while the database is away, try again for some minutes.
-
-    A write that was made although its answer got lost finds, the second time, that the attempt owns
-    the experiment no more. One that is never made leaves a run that its worker does not know: a
-    reconciler hands it back.
-    """
-    deadline = time.monotonic() + _INSIST_SECONDS
-    while True:
-        try:
-            await write()
-        except DatabaseError as error:
-            log.warning("the end of experiment %s cannot be written: %s", experiment.id, error)
-            if time.monotonic() > deadline:
-                return
-            await asyncio.sleep(_TRY_AGAIN_SECONDS)
-        else:
-            return
 
 
 def scratch_name(experiment_id: str, attempt: int) -> str:

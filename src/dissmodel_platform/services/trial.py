@@ -15,6 +15,7 @@ from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, log_lines
@@ -162,6 +163,7 @@ async def _services(
     policy = replace(package_policy(settings), allow_local=allow_local)
     preparer = Preparer(database, environments, store, allow_local=allow_local, policy=policy)
     launcher = Launcher(1, inspect_walls(settings.sandbox))
+    headers = HeaderReader(settings.runs_directory)
     parts = RunnerParts(
         database=database,
         queue=queue,
@@ -169,6 +171,7 @@ async def _services(
         preparer=preparer,
         stager=Stager(store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes),
         launcher=launcher,
+        headers=headers,
         settings=settings,
         worker=uuid4(),
     )
@@ -178,3 +181,4 @@ async def _services(
     finally:
         preparer.interrupt()
         await see_through(launcher.close())
+        await see_through(headers.close())

@@ -14,6 +14,7 @@ from procrastinate.exceptions import ConnectorException
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import DatabaseError, PlatformError
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queue import BUILDS, RUN_TASK, RUNS
@@ -81,6 +82,7 @@ class Worker:
         self._queue = queue
         self._settings = settings
         self._launcher = Launcher(settings.fork_servers, inspect_walls(settings.sandbox))
+        self._headers = HeaderReader(settings.runs_directory)
         self._tally = Tally()
         self._heartbeat_seconds = heartbeat_seconds(settings)
         environments = open_environments(settings, settings.packages_directory)
@@ -105,6 +107,7 @@ class Worker:
                     store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes
                 ),
                 launcher=self._launcher,
+                headers=self._headers,
                 settings=settings,
                 worker=self.id,
                 tally=self._tally,
@@ -155,6 +158,7 @@ class Worker:
             await self._runs.hand_back()
             await asyncio.gather(*tidying, return_exceptions=True)
             await self._launcher.close()
+            await self._headers.close()
             with suppress(DatabaseError):
                 await self._write_tally()
                 await forget_worker(self._database, self.id)

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import BinaryIO
@@ -38,7 +39,23 @@ _COPY_BUFFER_BYTES = 1024**2
 _COPY_BUFFERS = 4
 
 
-async def read_pieces(path: Path) -> AsyncGenerator[bytes, None]:
+@dataclass(frozen=True)
+class OpenFile:
+    """An ordinary file that the caller holds open, so that its name may mean another one by now.
+
+    Attributes
+    ----------
+    descriptor : int
+        Open for reading; it is read from its beginning, by one reader at a time.
+    name : str
+        What messages call it.
+    """
+
+    descriptor: int
+    name: str
+
+
+async def read_pieces(path: Path | OpenFile) -> AsyncGenerator[bytes, None]:
     """Read an ordinary file in pieces of `PIECE_BYTES`, always one piece ahead.
 
     Raises
@@ -62,7 +79,7 @@ async def read_pieces(path: Path) -> AsyncGenerator[bytes, None]:
         await see_through(asyncio.to_thread(file.close))  # waits for a read that goes on
 
 
-async def hash_file(path: Path) -> StoredObject:
+async def hash_file(path: Path | OpenFile) -> StoredObject:
     """Hash an ordinary file; see `read_pieces` for what is refused."""
     digest, size_bytes = hashlib.sha256(), 0
     async with contextlib.aclosing(read_pieces(path)) as pieces:
@@ -73,7 +90,7 @@ async def hash_file(path: Path) -> StoredObject:
 
 
 async def copy_file(
-    source: Path, destination: Path, expected: Sha256 | None = None
+    source: Path | OpenFile, destination: Path, expected: Sha256 | None = None
 ) -> StoredObject:
     """Copy an ordinary file, which appears at `destination` whole or not at all.
 
@@ -82,7 +99,7 @@ async def copy_file(
 
     Parameters
     ----------
-    source : Path
+    source : Path or OpenFile
         See `read_pieces` for what is refused.
     destination : Path
         Where the copy is to appear; its directory exists. What stands there is replaced.
@@ -107,7 +124,7 @@ async def copy_file(
 
 
 def _copy(
-    source: Path, destination: Path, expected: Sha256 | None, stop: threading.Event
+    source: Path | OpenFile, destination: Path, expected: Sha256 | None, stop: threading.Event
 ) -> StoredObject:
     partial = partial_name(destination)
     with _open_ordinary(source) as read, disk_errors(destination):
@@ -140,7 +157,11 @@ def _pump(read: io.BufferedReader, write: BinaryIO, stop: threading.Event) -> St
     return StoredObject(Sha256(digest.hexdigest()), size_bytes)
 
 
-def _open_ordinary(path: Path) -> io.BufferedReader:
+def _open_ordinary(path: Path | OpenFile) -> io.BufferedReader:
+    if isinstance(path, OpenFile):
+        descriptor = os.dup(path.descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.fdopen(descriptor, "rb")
     # O_NONBLOCK: opening a named pipe would otherwise wait for somebody to write to it.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -42,7 +42,7 @@ from dissmodel_platform.storage.backend import (
     translated,
 )
 from dissmodel_platform.storage.downloads import read_range
-from dissmodel_platform.storage.files import copy_file, hash_file
+from dissmodel_platform.storage.files import OpenFile, copy_file, hash_file
 from dissmodel_platform.storage.partial import PartialFile, StoredObject
 from dissmodel_platform.storage.tasks import see_through
 from dissmodel_platform.storage.uploads import Tally, in_pieces, read_unchanged, upload
@@ -88,8 +88,8 @@ class ObjectStore:
         self._backend = backend
         self._copy_limit_bytes = copy_limit_bytes
 
-    async def put_file(self, path: Path) -> StoredObject:
-        """Keep an ordinary local file.
+    async def put_file(self, path: Path | OpenFile) -> StoredObject:
+        """Keep an ordinary local file, by its path or as the caller holds it open.
 
         Raises
         ------

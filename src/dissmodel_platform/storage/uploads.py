@@ -13,7 +13,7 @@ import obstore
 
 from dissmodel_platform.errors import StorageError, UploadTooLarge
 from dissmodel_platform.storage.backend import Backend, translated
-from dissmodel_platform.storage.files import PIECE_BYTES, read_pieces
+from dissmodel_platform.storage.files import PIECE_BYTES, OpenFile, read_pieces
 from dissmodel_platform.storage.partial import StoredObject
 from dissmodel_platform.storage.tasks import begin, see_through
 from dissmodel_platform.types import Sha256
@@ -81,7 +81,7 @@ class Tally:
                 await hashing
 
 
-async def read_unchanged(path: Path, known: StoredObject) -> AsyncGenerator[bytes, None]:
+async def read_unchanged(path: Path | OpenFile, known: StoredObject) -> AsyncGenerator[bytes, None]:
     """Read a file that was hashed before, for `upload`.
 
     Raises

@@ -23,6 +23,7 @@ from dissmodel_platform.database.embedded import EmbeddedPostgres
 from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
+from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, list_artifacts
@@ -212,8 +213,12 @@ class Lab:
         """Upload a text and return its address."""
         path = self.parts.settings.home / name
         path.write_text(content)
+        return await self.upload_file(path)
+
+    async def upload_file(self, path: Path) -> str:
+        """Upload a file and return its address."""
         stored = await self.parts.store.put_file(path)
-        uri = input_uri(uuid4().hex, name)
+        uri = input_uri(uuid4().hex, path.name)
         await index_upload(self.database, uri, stored, media_type="text/plain", label="test")
         return str(uri)
 
@@ -278,17 +283,25 @@ async def launcher() -> AsyncIterator[Launcher]:
 
 
 @pytest.fixture(scope="session")
+async def headers(lab_settings: Settings) -> AsyncIterator[HeaderReader]:
+    headers = HeaderReader(lab_settings.runs_directory)
+    yield headers
+    await headers.close()
+
+
+@pytest.fixture(scope="session")
 async def lab(
     lab_database: Database,
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
+    headers: HeaderReader,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> Lab:
     """Open the lab that most tests share: each has its own experiments in it."""
     return await _open_lab(
-        lab_database, lab_store, lab_settings, launcher, environments, repositories
+        lab_database, lab_store, lab_settings, launcher, headers, environments, repositories
     )
 
 
@@ -300,6 +313,7 @@ def open_lab(
     lab_store: ObjectStore,
     lab_settings: Settings,
     launcher: Launcher,
+    headers: HeaderReader,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> OpenLab:
@@ -307,7 +321,7 @@ def open_lab(
 
     async def open_lab(database: Database) -> Lab:
         return await _open_lab(
-            database, lab_store, lab_settings, launcher, environments, repositories
+            database, lab_store, lab_settings, launcher, headers, environments, repositories
         )
 
     return open_lab
@@ -378,7 +392,6 @@ def start_worker(
                     "PLATFORM_ALLOW_LOCAL_PACKAGES": "true",
                     "PLATFORM_WORKER_TIMEOUT_SECONDS": "2",
                     "PLATFORM_CANCEL_GRACE_SECONDS": "0.5",
-                    "PLATFORM_SANDBOX": "off",
                     "DATABASE_URL": database_url,
                     SUPERVISOR_VARIABLE: str(os.getpid()),  # it ends with a test that is killed
                     "TMPDIR": str(tmp_path),  # what a killed process leaves goes with the test
@@ -402,6 +415,7 @@ async def _open_lab(
     store: ObjectStore,
     settings: Settings,
     launcher: Launcher,
+    headers: HeaderReader,
     environments: EnvironmentStore,
     repositories: Any,
 ) -> Lab:
@@ -415,6 +429,7 @@ async def _open_lab(
         preparer=Preparer(database, environments, store, allow_local=True),
         stager=Stager(store, settings.input_cache_directory, max_bytes=10**9),
         launcher=launcher,
+        headers=headers,
         settings=settings,
         worker=worker,
     )

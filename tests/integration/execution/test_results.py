@@ -92,17 +92,44 @@ async def test_writes_through_dissmodel_io_to_the_default_address_and_to_relativ
     assert media["output.tif"].startswith("image/tiff")
 
 
-async def test_checksums_that_fit_no_file_are_not_recorded(lab: Any) -> None:
+async def test_checksums_that_are_not_those_of_the_bytes_are_not_recorded_and_told(
+    lab: Any,
+) -> None:
     experiment = await lab.run("writes-everywhere")
+    assert experiment.status == "completed"
     assert set(experiment.outcome["artifacts"]) == {"report", "output"}
+    told = [line.text for line in await lab.log(experiment) if line.stream == "platform"]
+    for name in ("'invented'", "'report.md'"):
+        [sentence] = [line for line in told if f"the artifact {name}" in line]
+        assert sentence in experiment.flat_record([])["warnings"]
 
 
-async def test_links_and_pipes_are_refused_and_named(lab: Any) -> None:
-    experiment = await lab.run("writes-links")
+async def test_links_and_pipes_are_refused_and_named(lab: Any, grid: str) -> None:
+    experiment = await lab.run("writes-links", input_dataset=grid)
     assert await lab.files(experiment) == {"result.txt": b"the only file"}
     told = [line.text for line in await lab.log(experiment)]
     for name in ("link", "directory", "pipe"):
         assert f"{name} is no regular file and was not collected." in told
+    assert any(line.startswith("input is another name of a file (a hard link)") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"output_max_files": 5}, "more than 5 files and directories"),
+        ({"output_max_bytes": 4_000}, "more than 4,000 bytes"),
+    ],
+)
+async def test_a_run_that_leaves_too_much_fails_and_stores_nothing(
+    lab: Any, limit: dict[str, int], reason: str
+) -> None:
+    parameters = {"files": 5, "bytes": 1_000}
+    fitting = await lab.run("writes-many", parameters)
+    assert len(await lab.files(fitting)) == 6
+    experiment = await lab.run("writes-many", parameters, runner=lab.runner(**limit))
+    assert experiment.status == "failed"
+    assert reason in await lab.last_line(experiment)
+    assert await lab.files(experiment) == {}
 
 
 async def test_a_directory_as_output_path_has_artifacts_and_no_main_one(lab: Any) -> None:
@@ -168,6 +195,34 @@ async def test_a_record_that_does_not_fit_fails_with_a_sentence(
     assert experiment.status == "failed"
     assert (await lab.last_line(experiment)).startswith(reason)
     assert await lab.files(experiment) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a pipe", "The model ended its own process with exit code 0"),
+        ("[" * 900 + "]" * 900, "nested too deep"),
+        ("9" * 5_000, "The record that save() returned cannot be read"),
+        ('{"record": {"status": 7}}', "does not fit: status:"),
+    ],
+)
+async def test_a_result_that_the_model_forged_fails_its_own_run_only(
+    lab: Any, content: str, reason: str
+) -> None:
+    experiment = await lab.run("forges-result", {"content": content})
+    assert experiment.status == "failed"
+    assert reason in await lab.last_line(experiment)
+
+
+async def test_the_version_of_dissmodel_is_that_of_the_lock_whatever_a_model_says(
+    lab: Any,
+) -> None:
+    claimed = {"status": "completed", "code_version": "9.9", "output_path": None}
+    record = {**claimed, "artifacts": {}, "metrics": {}, "logs": ["x" * 100_000]}
+    experiment = await lab.run("forges-result", {"content": json.dumps({"record": record})})
+    assert experiment.status == "completed"
+    assert experiment.outcome["code_version"].startswith("0.6")
+    assert len(await lab.last_line(experiment)) == 65_536
 
 
 async def test_numbers_of_numpy_and_texts_that_cannot_be_stored_do_not_spoil_a_result(

@@ -12,7 +12,7 @@ import obstore
 import pytest
 
 from dissmodel_platform.errors import InvalidInput, ObjectNotFound, StorageError, UploadTooLarge
-from dissmodel_platform.storage.files import PIECE_BYTES
+from dissmodel_platform.storage.files import PIECE_BYTES, OpenFile
 from dissmodel_platform.storage.objects import ObjectStore, StoredObject
 from dissmodel_platform.types import Sha256
 
@@ -62,6 +62,21 @@ async def test_a_file_that_was_put_comes_back_from_fetch_and_stream(
     assert await read(store, stored.sha256) == content
     assert await store.size(stored.sha256) == size
     assert raw_keys(store) == [f"blobs/{stored.sha256[:2]}/{stored.sha256}"]
+
+
+async def test_an_open_file_is_put_whatever_its_name_means_by_now(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    path, content = tmp_path / "source", os.urandom(PIECE_BYTES + 1)
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        path.unlink()
+        path.symlink_to("/etc/passwd")
+        file.seek(7)
+        opened = OpenFile(file.fileno(), "source")
+        assert await store.put_file(opened) == named(content)
+        assert await store.put_file(opened) == named(content)
+    assert await read(store, named(content).sha256) == content
 
 
 @pytest.mark.parametrize("size", SIZES)

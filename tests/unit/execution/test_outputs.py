@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dissmodel_platform.errors import ModelFailed
-from dissmodel_platform.execution.outputs import (
-    Outputs,
-    collect_outputs,
-    list_files,
-    verified_artifacts,
-)
-from dissmodel_platform.storage.objects import open_object_store
+from dissmodel_platform.errors import InvalidInput, ModelFailed
+from dissmodel_platform.execution import outputs as outputs_module
+from dissmodel_platform.execution.headers.reader import HeaderReader
+from dissmodel_platform.execution.output_tree import OutputLimits
+from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
+from dissmodel_platform.storage.objects import ObjectStore, StoredObject, open_object_store
 from dissmodel_platform.types import ExperimentId
+from tests.geotiffs import TIFF
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +33,13 @@ def outputs(tmp_path: Path) -> Path:
 
 async def collect(outputs: Path, output_path: str | None) -> Outputs:
     store = open_object_store(None, outputs.parent / "objects")
-    return await collect_outputs(outputs, ID, SEEN_ID, output_path, store)
+    headers = HeaderReader(outputs)
+    try:
+        return await collect_outputs(
+            outputs, ID, SEEN_ID, output_path, store, OutputLimits(), headers
+        )
+    finally:
+        await headers.close()
 
 
 def write(directory: Path, *names: str) -> None:
@@ -42,45 +47,6 @@ def write(directory: Path, *names: str) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-
-
-def test_files_are_listed_by_their_names_below_the_directory(outputs: Path) -> None:
-    write(outputs, "b.txt", "a/z.txt", "a/deep/er/c.txt", ".hidden", "maré.txt", "two\nlines")
-    (outputs / "empty").mkdir()
-    files, refused = list_files(outputs)
-    assert files == [".hidden", "a/deep/er/c.txt", "a/z.txt", "b.txt", "maré.txt", "two\nlines"]
-    assert refused == []
-
-
-def test_links_and_special_files_are_refused_and_not_followed(
-    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "elsewhere", "secret.txt")
-    write(outputs, "kept.txt", "below/kept.txt")
-    (outputs / "to-a-file").symlink_to(tmp_path / "elsewhere" / "secret.txt")
-    (outputs / "to-a-directory").symlink_to(tmp_path / "elsewhere")
-    (outputs / "below" / "to-the-top").symlink_to("..")
-    (outputs / "to-nothing").symlink_to("nowhere")
-    (outputs / "to-itself").symlink_to("to-itself")
-    (outputs / "to-a-sibling").symlink_to("kept.txt")
-    os.mkfifo(outputs / "a-fifo")
-    os.mkfifo(outputs / "below" / "a-fifo")
-    monkeypatch.chdir(outputs)  # an address of a socket must be short
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind("a-socket")
-        files, refused = list_files(outputs)
-    assert files == ["below/kept.txt", "kept.txt"]
-    assert refused == [
-        "a-fifo",
-        "a-socket",
-        "below/a-fifo",
-        "below/to-the-top",
-        "to-a-directory",
-        "to-a-file",
-        "to-a-sibling",
-        "to-itself",
-        "to-nothing",
-    ]
 
 
 async def test_what_is_collected_has_address_checksum_size_and_type(outputs: Path) -> None:
@@ -93,7 +59,7 @@ async def test_what_is_collected_has_address_checksum_size_and_type(outputs: Pat
     assert artifact.sha256 == hashlib.sha256(b"maps/a.geojson").hexdigest()
     assert artifact.size_bytes == len("maps/a.geojson")
     assert artifact.media_type == "application/geo+json"
-    assert found.refused == ("link",)
+    assert list(found.refused) == ["link"]
     assert found.main == artifact
 
 
@@ -130,7 +96,6 @@ async def test_every_form_of_the_main_files_name_is_understood(
         "/etc/passwd",
         "a/result.gpkg.part",
         "a/resul",
-        "link.gpkg",
         "s3://dissmodel-outputs/result.gpkg",
         f"s3://dissmodel-outputs/experiments/{'0' * 32}/a/result.gpkg",
         "s3://dissmodel-inputs/a/result.gpkg",
@@ -143,7 +108,6 @@ async def test_a_name_of_what_the_run_did_not_write_fails_the_run(
 ) -> None:
     write(outputs, "a/result.gpkg", "b.txt")
     write(outputs.parent, "result.gpkg")
-    (outputs / "link.gpkg").symlink_to("a/result.gpkg")
     with pytest.raises(ModelFailed) as told:
         await collect(outputs, output_path)
     assert repr(output_path) in str(told.value)
@@ -176,13 +140,109 @@ async def test_without_a_name_only_a_single_file_is_the_main_one(
     assert (await collect(outputs, output_path)).main is None
 
 
-async def test_only_checksums_of_what_was_collected_are_kept(outputs: Path) -> None:
-    write(outputs, "main.tif", "map.png")
-    found = await collect(outputs, "main.tif")
+async def test_maps_are_described_and_what_only_is_called_a_map_is_told(outputs: Path) -> None:
+    write(outputs, "not-a-map.tif", "notes.txt")
+    (outputs / "map.TIF").write_bytes(TIFF)
+    found = await collect(outputs, "map.TIF")
+    assert [artifact.spatial is not None for artifact in found.artifacts] == [True, False, False]
     assert found.main is not None
-    by_name = {artifact.name: artifact.sha256 for artifact in found.artifacts}
-    claimed = {"map": by_name["map.png"], "invented": "0" * 64, "output": "1" * 64, "odd": None}
-    assert verified_artifacts(claimed, found) == {
-        "map": by_name["map.png"],
-        "output": by_name["main.tif"],
-    }
+    assert found.main.as_json()["spatial"]["width"] == 3
+    assert "spatial" not in found.artifacts[1].as_json()
+    assert list(found.undescribed) == ["not-a-map.tif"]
+
+
+async def test_after_a_few_broken_maps_no_more_are_looked_at(outputs: Path) -> None:
+    write(outputs, *(f"{number}.gpkg" for number in range(20)))
+    assert len((await collect(outputs, None)).undescribed) <= 3 + 4  # four at the same time
+
+
+async def test_the_main_file_may_not_be_a_link(outputs: Path) -> None:
+    write(outputs, "a.gpkg")
+    (outputs / "link.gpkg").symlink_to("a.gpkg")
+    with pytest.raises(ModelFailed, match=r"to 'link.gpkg', which is no regular file"):
+        await collect(outputs, "link.gpkg")
+
+
+async def test_many_files_are_stored_several_at_a_time_and_listed_in_order(outputs: Path) -> None:
+    names = [f"{number:02}/{number}.txt" for number in range(30)]
+    write(outputs, *names)
+    found = await collect(outputs, None)
+    assert [artifact.name for artifact in found.artifacts] == names
+    for artifact in found.artifacts:
+        assert artifact.sha256 == hashlib.sha256(artifact.name.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(("large_bytes", "at_once"), [(10**9, 4), (-1, 1)])
+async def test_large_files_are_stored_one_by_one(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int, at_once: int
+) -> None:
+    write(outputs, *(f"{number}.txt" for number in range(12)))
+    monkeypatch.setattr(outputs_module, "_LARGE_BYTES", large_bytes)
+    put_file, active, most = ObjectStore.put_file, 0, 0
+
+    async def counted(store: ObjectStore, file: Any) -> StoredObject:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        try:
+            return await put_file(store, file)
+        finally:
+            active -= 1
+
+    monkeypatch.setattr(ObjectStore, "put_file", counted)
+    assert len((await collect(outputs, None)).artifacts) == 12
+    assert most == at_once
+
+
+async def test_a_name_that_no_address_can_have_fails_before_anything_is_stored(
+    outputs: Path,
+) -> None:
+    write(outputs, "a.txt")
+    Path(os.fsdecode(os.fsencode(outputs) + b"/\xff.txt")).write_text("x")
+    with pytest.raises(InvalidInput, match="output name"):
+        await collect(outputs, None)
+    assert not list((outputs.parent / "objects" / "blobs").rglob("*"))
+
+
+CLAIMS = {
+    "output": "main.tif",
+    "map.png": "a/map.png",
+    "a/map.png": "a/map.png",
+    "any label": "a/map.png",
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+async def test_a_true_checksum_is_kept_under_the_executors_own_name(
+    outputs: Path, name: str
+) -> None:
+    write(outputs, "main.tif", "a/map.png")
+    sha256 = hashlib.sha256(CLAIMS[name].encode()).hexdigest()
+    found = await collect(outputs, "main.tif")
+    verified, faults = verified_artifacts({name: sha256}, found)
+    assert (verified[name], faults) == (sha256, [])
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("value", ["another file's", "invented", None, 7, "x" * 10_000])
+async def test_a_false_checksum_is_not_kept_and_told(
+    outputs: Path, name: str, value: object
+) -> None:
+    write(outputs, "main.tif", "a/map.png")
+    found = await collect(outputs, "main.tif")
+    if value == "another file's":
+        other = next(file for file in ("main.tif", "a/map.png") if file != CLAIMS[name])
+        value = hashlib.sha256(other.encode()).hexdigest()
+        if name == "any label":
+            return
+    verified, [fault] = verified_artifacts({name: value}, found)
+    assert verified == {"output": hashlib.sha256(b"main.tif").hexdigest()}
+    assert repr(name) in fault
+    assert len(fault) < 400
+
+
+async def test_output_is_a_label_where_there_is_no_main_file(outputs: Path) -> None:
+    write(outputs, "cube.zarr/0")
+    found = await collect(outputs, "cube.zarr")
+    claimed = {"output": hashlib.sha256(b"cube.zarr/0").hexdigest()}
+    assert verified_artifacts(claimed, found) == (claimed, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from dissmodel_platform.errors import ExecutionError, ModelFailed, RunLost
 from dissmodel_platform.execution.forkserver import Exit
-from dissmodel_platform.execution.results import RunRecord, read_result
+from dissmodel_platform.execution.results import LARGEST_RESULT_BYTES, RunRecord, read_result
+from dissmodel_platform.untrusted import DEEPEST
 
 RECORD = {
     "experiment_id": "0" * 32,
@@ -125,11 +127,64 @@ def test_a_link_is_no_result(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_pipe_is_no_result_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    os.mkfifo(tmp_path / "result" / "result.json")
+    with pytest.raises(ModelFailed, match="exit code 0"):
+        read(tmp_path)
+
+
 def test_a_result_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "result").mkdir()
     with (tmp_path / "result" / "result.json").open("wb") as file:
-        file.truncate(65 * 1024**2)
-    with pytest.raises(ModelFailed, match="too large"):
+        file.truncate(LARGEST_RESULT_BYTES + 1)
+    with pytest.raises(ModelFailed, match="larger than 8 MiB"):
+        read(tmp_path)
+
+
+def nested(depth: int) -> str:
+    record = json.dumps({"record": {**RECORD, "metrics": {"a": "here"}}})
+    return record.replace('"here"', "[" * depth + "]" * depth)
+
+
+@pytest.mark.parametrize("depth", [DEEPEST, 200, 900, 100_000])
+def test_what_is_nested_deeper_than_can_be_stored_and_answered_fails(
+    tmp_path: Path, depth: int
+) -> None:
+    write(tmp_path, nested(depth))
+    with pytest.raises(ModelFailed, match="nested too deep"):
+        read(tmp_path)
+
+
+def test_what_is_nested_a_little_is_read(tmp_path: Path) -> None:
+    write(tmp_path, nested(DEEPEST - 4))
+    assert json.dumps(read(tmp_path).metrics).count("[") == DEEPEST - 4
+
+
+def test_numbers_of_any_length_are_read_or_refused_but_never_stored_as_what_nobody_can_read(
+    tmp_path: Path,
+) -> None:
+    record = json.dumps({"record": {**RECORD, "metrics": {"a": 0}}})
+    write(tmp_path, record.replace('"a": 0', '"a": ' + "9" * 4_000 + ', "b": 1e999'))
+    assert json.dumps(read(tmp_path).metrics) == '{"a": ' + "9" * 4_000 + ', "b": null}'
+    write(tmp_path, record.replace('"a": 0', '"a": ' + "9" * 5_000))
+    with pytest.raises(ModelFailed, match="cannot be read"):
+        read(tmp_path)
+
+
+def test_of_keys_that_come_twice_the_last_one_counts(tmp_path: Path) -> None:
+    record = json.dumps({"record": {**RECORD, "metrics": {"a": 0}}})
+    write(tmp_path, record.replace('"a": 0', '"a": 1, "a": 2, "\\u0000": 3, "\\u2400": 4'))
+    assert read(tmp_path).metrics == {"a": 2, "\N{SYMBOL FOR NULL}": 4}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{}", b'{"record": "\xff"}', b"\0", b"\xef\xbb\xbf{}"]
+)
+def test_bytes_that_are_no_utf_8_are_no_result(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "result.json").write_bytes(content)
+    with pytest.raises(ModelFailed, match="cannot be read"):
         read(tmp_path)
 
 

@@ -20,6 +20,17 @@ from .progress import ProgressSampler
 
 PHASES = ("validate", "load", "run", "save")
 
+RESULT_FIELDS = (
+    "status",
+    "code_version",
+    "output_path",
+    "period",
+    "artifacts",
+    "metrics",
+    "logs",
+)
+"""What a run fills in; the other fields of the record are known to whoever reads the result."""
+
 
 class UnusableExecutor(Exception):
     """The spec's class cannot be run; the message says why and what to do."""
@@ -84,8 +95,8 @@ class Package(NamedTuple):
 def run_experiment(directory: Path, events: EventWriter, package: Package | None = None) -> int:
     """Run the experiment described by ``directory/request.json``.
 
-    After this, ``directory/result/result.json`` holds either ``record`` (the library's record as
-    JSON) or ``error`` (``kind``, ``type``, ``message``, ``traceback``, ``phase``).
+    After this, ``directory/result/result.json`` holds either ``record`` (`RESULT_FIELDS` as JSON)
+    or ``error`` (``kind``, ``type``, ``message``, ``traceback``, ``phase``).
 
     Parameters
     ----------
@@ -149,13 +160,13 @@ def _run(request: dict[str, Any], directory: Path, events: EventWriter) -> dict[
 
 
 def _as_json(record: Any) -> dict[str, Any]:
-    """Return a record as JSON data, also where the model put NumPy's numbers into it."""
+    """Return a record's results as JSON data, also where the model put NumPy's numbers into it."""
     try:
         text = record.model_dump_json()
     except Exception:
         text = json.dumps(record.model_dump(), default=_plain)
     content: dict[str, Any] = json.loads(text)
-    return content
+    return {name: content[name] for name in RESULT_FIELDS if name in content}
 
 
 def _plain(value: Any) -> Any:

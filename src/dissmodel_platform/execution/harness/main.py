@@ -1,4 +1,4 @@
-"""Commands of the harness: ``check`` an environment, or ``serve`` runs."""
+"""Commands of the harness: ``check`` an environment, ``serve`` runs, ``compare`` two maps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from .comparison import compare_maps
 from .inspection import ImportReport, contract_faults, import_executors, prepare_caches
 from .lifecycle import Package
 from .server import Server, die_with
@@ -23,6 +24,10 @@ def main(arguments: Sequence[str]) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check")
     check.add_argument("--report", required=True, help="file for the JSON report")
+    compare = commands.add_parser("compare")
+    compare.add_argument("--report", required=True, help="file for the JSON report")
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
     serve = commands.add_parser("serve")
     serve.add_argument("--socket-fd", type=int, required=True)
     serve.add_argument("--parent", type=int, required=True)
@@ -34,6 +39,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.command == "check":
         _check(options.distribution, options.module, Path(options.report))
+    elif options.command == "compare":
+        Path(options.report).write_text(json.dumps(compare_maps(options.before, options.after)))
     else:
         walls = RunWalls(**options.walls)
         walls.enter_nest()

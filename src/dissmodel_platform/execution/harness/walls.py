@@ -76,7 +76,7 @@ class RunWalls:
             _module("namespaces").seclude(
                 self.room,
                 str(directory),
-                read_only=str(directory / "inputs"),
+                writable=[*own.values()],
                 temporary=own["tmp"],
                 shared_memory_bytes=limits.get("RLIMIT_DATA", 0),
             )

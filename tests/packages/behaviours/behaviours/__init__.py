@@ -4,6 +4,6 @@ The modules `old_style` and `…_at_import` are not imported here: a spec names 
 `executor_module`.
 """
 
-from behaviours import endings, escapes, growth, records, reports, spreading, writing
+from behaviours import endings, escapes, growth, maps, records, reports, spreading, writing
 
-__all__ = ["endings", "escapes", "growth", "records", "reports", "spreading", "writing"]
+__all__ = ["endings", "escapes", "growth", "maps", "records", "reports", "spreading", "writing"]

@@ -27,6 +27,7 @@ class WritesEverywhere(TextExecutor):
         Path("deep/er").mkdir(parents=True)
         Path("deep/er/notes.txt").write_text(read_text(f"{mine}/tables/report.md"))
         record.add_artifact("invented", "0" * 64)
+        record.add_artifact("report.md", record.artifacts["output"])
         record.status = "completed"
         return record
 
@@ -45,7 +46,7 @@ class WritesDirectory(TextExecutor):
 
 
 class WritesLinks(TextExecutor):
-    """Leaves a link, a linked directory and a pipe beside its result."""
+    """Leaves a link, a linked directory, a pipe and its input's other name beside its result."""
 
     name = "writes-links"
 
@@ -53,6 +54,7 @@ class WritesLinks(TextExecutor):
         Path("link").symlink_to("/etc/passwd")
         Path("directory").symlink_to("/etc")
         os.mkfifo("pipe")
+        Path("input").hardlink_to(record.source.uri)
         return "the only file"
 
 
@@ -76,3 +78,14 @@ class WritesObject(TextExecutor):
     def save(self, result: str, record: ExperimentRecord) -> ExperimentRecord:
         write_text("x", f"s3://{record.parameters['object']}")
         return super().save(result, record)
+
+
+class WritesMany(TextExecutor):
+    """Writes `files` files of `bytes` bytes."""
+
+    name = "writes-many"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        for number in range(record.parameters["files"]):
+            Path(f"{number}.bin").write_bytes(bytes(record.parameters["bytes"]))
+        return "done"
