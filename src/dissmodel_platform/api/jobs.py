@@ -55,6 +55,7 @@ async def submit_job(
     """Queue a run; everything that can be checked beforehand has been when this answers."""
     request = RunRequest(
         input_dataset=body.input_dataset,
+        input_sha256=body.input_sha256,
         input_format=body.input_format,
         parameters=body.parameters,
         column_map=body.column_map,
@@ -76,6 +77,7 @@ async def submit_job_inline(
     """Queue a run of a spec that is not in the registry, to try it out."""
     request = RunRequest(
         input_dataset=body.input_dataset,
+        input_sha256=body.input_sha256,
         input_format=body.input_format,
         parameters=body.parameters,
         column_map=body.column_map,

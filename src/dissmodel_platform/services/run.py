@@ -21,24 +21,18 @@ from dissmodel_platform.errors import (
     BuildInterrupted,
     DatabaseError,
     EnvironmentBuildError,
-    InvalidInput,
     ModelFailed,
-    ObjectNotFound,
     PlatformError,
     RunLost,
     StorageError,
 )
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.mentions import replace_mentions
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
+from dissmodel_platform.execution.references import SOURCE_FIELD, InputReference, StagedInput
 from dissmodel_platform.execution.results import RunRecord, read_result
-from dissmodel_platform.execution.staging import (
-    SOURCE_FIELD,
-    InputReference,
-    StagedInput,
-    Stager,
-    replace_addresses,
-)
+from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, running_attempts
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import give_up_attempt
@@ -127,11 +121,14 @@ class Runner:
         outcome: dict[str, Any],
     ) -> None:
         parts = self._parts
-        async with self._scratch(experiment) as directory:
-            staged = await self._stage(experiment, directory)
+        references = [InputReference.from_json(entry) for entry in experiment.submission.inputs]
+        async with (
+            self._scratch(experiment) as directory,
+            parts.stager.staging(references, directory) as staged,
+        ):
             outcome["inputs"] = [entry.as_json() for entry in staged]
             outcome["source_checksum"] = next(
-                (entry.sha256 for entry in staged if entry.reference.field == SOURCE_FIELD), ""
+                (entry.sha256 for entry in staged if entry.field == SOURCE_FIELD), ""
             )
             _write_request(experiment, spec, staged, directory)
             try:
@@ -160,19 +157,6 @@ class Runner:
             yield directory
         finally:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-
-    async def _stage(self, experiment: Experiment, directory: Path) -> list[StagedInput]:
-        staged = []
-        for index, entry in enumerate(experiment.submission.inputs):
-            reference = InputReference(entry["field"], entry["uri"], entry.get("sha256"))
-            try:
-                place = directory / "inputs" / str(index)
-                staged.append(await self._parts.stager.stage(reference, place))
-            except ObjectNotFound as error:
-                raise InvalidInput(
-                    f"The input {reference.uri} ({reference.field}) is not in the store any more."
-                ) from error
-        return staged
 
     async def _execute(
         self,
@@ -295,17 +279,17 @@ def _write_request(
 ) -> None:
     """Write what the harness reads: the record as the model shall see it, with local paths."""
     submission = experiment.submission
-    local = {entry.reference.uri: str(entry.path) for entry in staged}
-    source = next((e for e in staged if e.reference.field == SOURCE_FIELD), None)
+    local = {entry.uri: str(entry.path) for entry in staged}
+    source = next((e for e in staged if e.field == SOURCE_FIELD), None)
     record = experiment.library_record()
     record |= {
         "experiment_id": submission.run_as or experiment.id,
         "created_at": (submission.run_created_at or experiment.created_at).isoformat(),
-        "parameters": replace_addresses(submission.parameters, local.get),
+        "parameters": replace_mentions(submission.parameters, local.get),
         "source": {
             **record["source"],
             "type": "local" if source else submission.source.type,
-            "uri": str(source.path) if source else submission.source.uri,
+            "uri": replace_mentions(submission.source.uri, local.get),
             "checksum": source.sha256 if source else "",
         },
         "status": "running",

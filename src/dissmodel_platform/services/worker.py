@@ -14,6 +14,8 @@ from procrastinate.exceptions import ConnectorException
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import DatabaseError, PlatformError
+from dissmodel_platform.execution.input_cache import InputCache
+from dissmodel_platform.execution.input_rules import InputRules
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queue import BUILDS, RUN_TASK, RUNS
@@ -68,6 +70,8 @@ class Worker:
         environments = open_environments(settings, settings.packages_directory)
         self._layout = environments.layout
         self._tidier = Tidier(environments, settings.environments_max_bytes)
+        inputs = InputCache(settings.input_cache_directory)
+        self._input_tidier = Tidier(inputs, settings.inputs_max_bytes, what="inputs")
         self._preparer = Preparer(
             database,
             environments,
@@ -82,9 +86,7 @@ class Worker:
                 queue=queue,
                 store=store,
                 preparer=self._preparer,
-                stager=Stager(
-                    store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes
-                ),
+                stager=Stager(store, inputs, InputRules.of(settings), self._input_tidier.want),
                 launcher=self._launcher,
                 settings=settings,
                 worker=self.id,
@@ -100,7 +102,8 @@ class Worker:
         log.info("worker %s takes up to %d runs at once", self.id, self._settings.worker_slots)
         for sentence in await asyncio.to_thread(self._layout.faults):
             log.warning("%s", sentence)
-        tidying = asyncio.create_task(self._tidier.run())
+        tidiers = (self._tidier, self._input_tidier)
+        tidying = [asyncio.create_task(tidier.run()) for tidier in tidiers]
         try:
             async with (
                 self._consuming(RUNS, self._settings.worker_slots) as runs,
@@ -109,9 +112,10 @@ class Worker:
                 await self._keep_alive_until(stop, runs, builds)
                 self._preparer.interrupt()
         finally:
-            tidying.cancel()
+            for task in tidying:
+                task.cancel()
             self._preparer.interrupt()
-            await asyncio.gather(tidying, return_exceptions=True)
+            await asyncio.gather(*tidying, return_exceptions=True)
             await self._launcher.close()
             with suppress(DatabaseError):
                 await forget_worker(self._database, self.id)

@@ -123,7 +123,7 @@ async def test_a_worker_that_is_stopped_hands_its_runs_back_at_once(
     lab: Any, serve: Serve, tmp_path: Path
 ) -> None:
     async with serve():
-        experiment = await lab.submit("waits", {"once": str(tmp_path / "waited")})
+        experiment = await lab.submit("waits", {"once": f"{tmp_path}/waited"[1:]})
         pid = int(await lab.wait_for_line(experiment, "waiting as "))
     assert not Path(f"/proc/{pid}").exists()
     handed_back = await lab.get(experiment)

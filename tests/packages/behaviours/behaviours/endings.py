@@ -57,7 +57,7 @@ class Ends(TextExecutor):
 class Waits(TextExecutor):
     """Says its process id, then waits `seconds`, deaf to SIGTERM where `deaf` is set.
 
-    Where `once` names a file, only the run that makes this file waits.
+    Where `once` names a file (from the root, without its slash), only the run that makes it waits.
     """
 
     name = "waits"
@@ -69,7 +69,7 @@ class Waits(TextExecutor):
         once = record.parameters.get("once")
         if once:
             try:
-                Path(once).touch(exist_ok=False)
+                Path("/", once).touch(exist_ok=False)
             except FileExistsError:
                 return "not waiting again"
         time.sleep(record.parameters.get("seconds", 600))
