@@ -163,6 +163,7 @@ class Platform:
         input_dataset: str = "",
         *,
         parameters: Mapping[str, Any] | None = None,
+        input_sha256: str | None = None,
         **more: Any,
     ) -> Json:
         """Submit a run and return its job object.
@@ -175,6 +176,8 @@ class Platform:
             Address of the input, such as the ``uri`` of an upload.
         parameters : mapping, optional
             Overrides of the model's defaults.
+        input_sha256 : str, optional
+            SHA-256 (64 hexadecimal digits) that the input must have.
         **more
             Other fields of the request, such as ``priority`` or ``column_map``.
         """
@@ -182,6 +185,7 @@ class Platform:
             "model_name": model_name,
             "input_dataset": input_dataset,
             "parameters": dict(parameters or {}),
+            **_given(input_sha256=input_sha256),
             **more,
         }
         return self._send("POST", "/submit_job", json=body)
