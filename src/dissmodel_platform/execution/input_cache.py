@@ -42,7 +42,7 @@ _SEAL = ".seal"
 _ARRIVING = ".arriving-"
 _LOCK_DIGITS = 3  # 4096 locks, which stay: removing a lock that somebody waits for parts the two
 _LOOK_SECONDS = 0.02
-_HASH_BYTES = 1024**2
+_RELEASE_SECONDS = 0.5
 _ABANDONED_SECONDS = 86_400.0
 
 
@@ -97,18 +97,22 @@ class InputCache:
     @asynccontextmanager
     async def holding(self, sha256: Sha256) -> AsyncIterator[Holding]:
         """Have one content to oneself, among all workers of the machine, for the block."""
-        locks = self._directory / _LOCKS
-        locks.mkdir(parents=True, exist_ok=True)
-        with await _exclusive(locks / sha256[:_LOCK_DIGITS]):
+        with await _exclusive(self._lock(sha256)):
             yield Holding(self._path(sha256), sha256)
 
     async def release(self, sha256: Sha256, path: Path) -> None:
         """Remove a run's link to a copy, so that the copy needs no hashing afterwards.
 
-        A link that is not released costs time only: the copy is hashed when it is wanted again.
+        A link that is not released, as when somebody else has the content for long or the disk
+        refuses, costs time only: the copy is hashed when it is wanted again.
         """
-        async with self.holding(sha256) as held:
-            await see_through(asyncio.to_thread(held.unlink, path))
+        with suppress(OSError):  # a TimeoutError is one
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                lease = await _exclusive(self._lock(sha256))
+            with lease:
+                await see_through(
+                    asyncio.to_thread(Holding(self._path(sha256), sha256).unlink, path)
+                )
 
     def collect(self, max_bytes: int) -> InputsCollected | None:
         """Bring the copies below a size, removing those that were used longest ago.
@@ -157,7 +161,7 @@ class InputCache:
 
     def _remove(self, copy: _Copy) -> bool:
         path = self._path(copy.sha256)
-        lease = Lease.exclusive(self._directory / _LOCKS / copy.sha256[:_LOCK_DIGITS])
+        lease = Lease.exclusive(self._lock(copy.sha256))
         if lease is None:
             return False
         with lease:
@@ -176,6 +180,12 @@ class InputCache:
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
+
+    def _lock(self, sha256: Sha256) -> Path:
+        """Return the file whose lock stands for a content; its directory is there afterwards."""
+        locks = self._directory / _LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        return locks / sha256[:_LOCK_DIGITS]
 
     def _path(self, sha256: Sha256) -> Path:
         return self._directory / sha256[:2] / sha256

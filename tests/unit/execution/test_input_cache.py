@@ -172,6 +172,20 @@ async def test_a_link_that_a_run_put_in_the_way_is_not_followed_when_its_input_i
     await cache.release(SHA256, mine)
 
 
+async def test_a_run_does_not_wait_to_let_go_of_what_somebody_else_is_busy_with(
+    cache: InputCache, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_cache, "_RELEASE_SECONDS", 0.01)
+    await add(cache, GRID)
+    place = await link(cache, runs / "1")
+    async with cache.holding(SHA256):
+        async with asyncio.timeout(30):
+            await cache.release(SHA256, place)
+    assert place.exists()
+    place.unlink()
+    assert await is_intact(cache)
+
+
 async def test_where_files_cannot_be_linked_they_are_copied(
     cache: InputCache, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
