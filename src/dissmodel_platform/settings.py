@@ -110,7 +110,19 @@ class Settings(BaseSettings):
     """Whether a spec's ``package`` may be a local path or ``git+file://``."""
 
     input_directories: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Colon-separated local directories below which an ``input_dataset`` may name files."""
+    """Colon-separated local directories below which inputs may name files."""
+
+    input_buckets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated S3 buckets that inputs may name, beside the platform's own two."""
+
+    allow_private_inputs: bool = False
+    """Whether ``http(s)`` inputs may be on loopback, private and link-local addresses."""
+
+    max_input_bytes: int = Field(default=20 * 1024**3, gt=0)
+    """Largest size of all inputs of one run together, in bytes."""
+
+    inputs_max_bytes: int = Field(default=50 * 10**9, ge=0)
+    """Size of this machine's copies of inputs, in bytes; 0: no limit."""
 
     sandbox: Literal["auto", "require", "off"] = "auto"
     """Walls around model code: use what the machine offers, insist on all of it, or use none."""
@@ -198,7 +210,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe log line that is written."""
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "input_buckets", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
         return _split(value, ",") if isinstance(value, str) else value

@@ -1,7 +1,8 @@
-"""Databases on the session's PostgreSQL, model packages in git, and environments made of them."""
+"""PostgreSQL and its databases, an S3 server, model packages in git, and their environments."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -9,8 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
+from moto.server import ThreadedMotoServer
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -116,3 +119,29 @@ def packages_directory() -> Iterator[Path]:
 def environments(packages_directory: Path) -> EnvironmentStore:
     """Open the environments that all tests share."""
     return EnvironmentStore(packages_directory, HARNESS, Workshop(inspect_walls(), Bounds(600)))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Address of an S3 server that lives as long as the test session."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of a new bucket over plain HTTP, with the variables that make it reachable."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"{s3_endpoint}/platform-{uuid4().hex}"
+    httpx.put(bucket, trust_env=False).raise_for_status()
+    return bucket

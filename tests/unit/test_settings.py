@@ -60,6 +60,11 @@ def test_directories_are_split_like_a_search_path(monkeypatch: pytest.MonkeyPatc
     assert load_settings().input_directories == (Path("/data"), Path("/more data"))
 
 
+def test_buckets_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLATFORM_INPUT_BUCKETS", "maps, group-data")
+    assert load_settings().input_buckets == ("maps", "group-data")
+
+
 def variable_of(name: str) -> str:
     alias = Settings.model_fields[name].validation_alias
     return name.upper() if alias else f"PLATFORM_{name.upper()}"

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 
 from dissmodel_platform.access.keys import Caller, Scope
 from dissmodel_platform.api.context import Parts, requires
+from dissmodel_platform.api.linked_files import find_file, read_address
 from dissmodel_platform.api.schemas import DownloadLink, Upload
 from dissmodel_platform.api.urls import download_url, public_base
-from dissmodel_platform.storage.index import find_object, index_upload
+from dissmodel_platform.storage.index import index_upload
 from dissmodel_platform.storage.links import sign_link
 from dissmodel_platform.storage.media import media_type
-from dissmodel_platform.storage.uris import LogicalUri, input_uri
+from dissmodel_platform.storage.uris import input_uri
 
 router = APIRouter(tags=["data"])
 
@@ -53,10 +54,10 @@ async def download(
     expires_hours: Annotated[float, Query(gt=0, le=24 * 365)] = 1.0,
 ) -> DownloadLink:
     """Return a link that answers GET, HEAD and Range without a header until it expires."""
-    address = LogicalUri.parse(uri)
-    found = await find_object(parts.database, address)
+    address = read_address(parts, uri)
+    found = await find_file(parts, address)
     expires_at = datetime.now(UTC) + timedelta(hours=expires_hours)
-    token = sign_link(parts.link_secret, address, found.sha256, expires_at)
+    token = sign_link(parts.link_secret, address, found.version, expires_at)
     base = public_base(request, parts.settings)
     return DownloadLink(url=download_url(base, token, address.name), expires_in_hours=expires_hours)
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from dissmodel_platform.api.context import Context, Parts
+from dissmodel_platform.api.linked_files import LinkedFile, find_file, read_address
 from dissmodel_platform.api.problems import problem
 from dissmodel_platform.errors import ObjectNotFound
-from dissmodel_platform.storage.index import IndexedObject, find_object
 from dissmodel_platform.storage.links import read_link
 
 router = APIRouter(prefix="/d", tags=["data"])
@@ -49,7 +49,7 @@ async def get_file(token: str, file_name: str, request: Request, parts: Parts) -
     if part is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size_bytes}"
     return StreamingResponse(
-        parts.store.stream(found.sha256, start, end),
+        found.stream(start, end),
         status_code=206 if part else 200,
         headers=headers,
         media_type=found.media_type,
@@ -66,14 +66,14 @@ async def head_file(token: str, file_name: str, request: Request, parts: Parts) 
     return Response(headers=headers, media_type=found.media_type)
 
 
-async def _open(token: str, file_name: str, parts: Context) -> tuple[IndexedObject, dict[str, str]]:
+async def _open(token: str, file_name: str, parts: Context) -> tuple[LinkedFile, dict[str, str]]:
     """Check a link; the file must still be the one that was linked to."""
     link = read_link(parts.link_secret, token, datetime.now(UTC))
-    found = await find_object(parts.database, link.uri)
-    if found.sha256 != link.sha256 or link.uri.name != file_name:
+    found = await find_file(parts, read_address(parts, str(link.uri)))
+    if found.version != link.sha256 or link.uri.name != file_name:
         raise ObjectNotFound("The file behind this link has changed; ask for a new link.")
     return found, {
-        "ETag": f'"{found.sha256}"',
+        "ETag": f'"{found.version}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=3600",
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(file_name)}",

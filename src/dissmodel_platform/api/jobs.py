@@ -79,6 +79,7 @@ async def submit_job(
     """
     request = RunRequest(
         input_dataset=body.input_dataset,
+        input_sha256=body.input_sha256,
         input_format=body.input_format,
         parameters=body.parameters,
         column_map=body.column_map,
@@ -108,6 +109,7 @@ async def submit_job_inline(
     """
     request = RunRequest(
         input_dataset=body.input_dataset,
+        input_sha256=body.input_sha256,
         input_format=body.input_format,
         parameters=body.parameters,
         column_map=body.column_map,

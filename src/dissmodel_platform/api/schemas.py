@@ -55,6 +55,12 @@ class _RunBody(BaseModel):
         description="Address of the input: the uri of an upload, http(s), or empty for none.",
         examples=["s3://dissmodel-inputs/inputs/demo/grid.zip"],
     )
+    input_sha256: str | None = Field(
+        default=None,
+        pattern="^[0-9a-fA-F]{64}$",
+        description="Content that the input must have; another one is refused.",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    )
     input_format: InputFormat = "auto"
     parameters: dict[str, JsonValue] = Field(default={}, examples=[{"end_time": 20}])
     column_map: dict[str, str] = Field(

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -15,6 +16,11 @@ from dissmodel_platform.cli.progress import RunProgress
 from dissmodel_platform.cli.tables import print_table
 from dissmodel_platform.client.platform import Platform
 from dissmodel_platform.errors import ClientError
+from dissmodel_platform.execution.shapefiles import (
+    check_complete,
+    side_addresses,
+    side_addresses_among,
+)
 
 app = typer.Typer()
 
@@ -31,6 +37,9 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run, then download.")] = False,
     output: Annotated[Path, typer.Option(help="Where --wait puts the result's files.")] = Path(),
     priority: Annotated[str, typer.Option(help="low, normal or high.")] = "normal",
+    input_sha256: Annotated[
+        str | None, typer.Option(help="SHA-256 that the input must have.")
+    ] = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="Your own name for this submission: sent again, it is not run again."),
@@ -39,7 +48,7 @@ def submit(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a model; a local input file is uploaded first.
+    """Run a model; a local input file is uploaded first, a .shp with its side files.
 
     Example: dissmodel-platform submit flood_vector grid.zip end_time=20 --wait
     """
@@ -51,6 +60,7 @@ def submit(
             parameters=parameters,
             priority=priority,
             idempotency_key=idempotency_key,
+            input_sha256=input_sha256,
         )
         files: list[Path] = []
         if wait:
@@ -227,7 +237,26 @@ def _input_address(platform: Platform, dataset: str) -> str:
         return dataset
     if not _is_file(dataset):
         raise ClientError(f"There is no file {dataset}; check the path of the input.")
-    return str(platform.upload(Path(dataset))["uri"])
+    path = Path(dataset)
+    sides = _side_files(path)
+    if not sides:
+        return str(platform.upload(path)["uri"])
+    # A label of its own: side files of another upload of that name would be taken for this one's.
+    label = f"{path.stem[:80].strip()}-{uuid4().hex[:12]}"
+    for side in sides:
+        platform.upload(side, label=label)
+    return str(platform.upload(path, label=label)["uri"])
+
+
+def _side_files(path: Path) -> list[Path]:
+    """Return the files that belong to a shapefile, or none."""
+    address = str(path.absolute())
+    if not side_addresses(address):
+        return []
+    names = [beside.name for beside in path.absolute().parent.iterdir()]
+    found = side_addresses_among(address, names)
+    check_complete(str(path), found)
+    return [Path(side) for side in found.values()]
 
 
 def _print_job(job: dict[str, Any]) -> None:

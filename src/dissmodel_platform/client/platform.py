@@ -171,6 +171,7 @@ class Platform:
         *,
         parameters: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
+        input_sha256: str | None = None,
         **more: Any,
     ) -> Json:
         """Submit a run and return its job object, once, also where the connection breaks.
@@ -186,6 +187,8 @@ class Platform:
         idempotency_key : str, optional
             Your own name for this submission; by default a new one for each call. The same request
             with the same key is the same experiment, however often it is submitted.
+        input_sha256 : str, optional
+            SHA-256 (64 hexadecimal digits) that the input must have.
         **more
             Other fields of the request, such as ``priority`` or ``column_map``.
 
@@ -198,6 +201,7 @@ class Platform:
             "model_name": model_name,
             "input_dataset": input_dataset,
             "parameters": dict(parameters or {}),
+            **_given(input_sha256=input_sha256),
             **more,
         }
         return self._send_once("/submit_job", idempotency_key, json=body)

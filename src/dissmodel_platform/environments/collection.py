@@ -48,6 +48,11 @@ class Collected:
     before_bytes: int
     after_bytes: int
 
+    @property
+    def removed_count(self) -> int:
+        """How many environments were removed."""
+        return len(self.environments)
+
 
 @dataclass(frozen=True)
 class Collector:

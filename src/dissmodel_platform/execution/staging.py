@@ -3,76 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
-from dissmodel_platform.storage.media import media_type
+from dissmodel_platform.errors import InvalidInput, ObjectNotFound
+from dissmodel_platform.execution.input_cache import Holding, InputCache
+from dissmodel_platform.execution.input_rules import Allowance, InputRules
+from dissmodel_platform.execution.references import (
+    InputReference,
+    StagedInput,
+    file_name,
+    wrong_content,
+)
+from dissmodel_platform.execution.shapefiles import (
+    check_complete,
+    local_side_name,
+    side_addresses,
+    side_addresses_among,
+)
+from dissmodel_platform.storage.beneath import names_beside, open_beneath
+from dissmodel_platform.storage.buckets import fetch_object
+from dissmodel_platform.storage.files import copy_opened
 from dissmodel_platform.storage.objects import ObjectStore
-from dissmodel_platform.storage.remote import fetch_http
+from dissmodel_platform.storage.partial import StoredObject
+from dissmodel_platform.storage.remote import NothingThere, fetch_http
+from dissmodel_platform.storage.tasks import see_through
+from dissmodel_platform.storage.uris import is_web, local_path
 from dissmodel_platform.types import Sha256
 
-SOURCE_FIELD = "input_dataset"
+_AT_ONCE = 4
+"""Files that are fetched at the same time for one run."""
 
-_LONGEST_NAME_BYTES = 200
-_NEVER_WRITTEN = (0, 0)
-"""Times (ns) of a cached file: one that a run has written to, against its mode, shows others."""
-
-
-@dataclass(frozen=True)
-class InputReference:
-    """One input of a submission.
-
-    Attributes
-    ----------
-    field : str
-        Where the request names it: ``input_dataset``, or ``parameters.…`` (dotted path).
-    uri : str
-        Address as the request gives it.
-    sha256 : Sha256 or None
-        Content, where it is known before the file is read.
-    """
-
-    field: str
-    uri: str
-    sha256: Sha256 | None = None
-
-
-@dataclass(frozen=True)
-class StagedInput:
-    """One input of a run, as a local file.
-
-    Attributes
-    ----------
-    reference : InputReference
-        What was asked for.
-    path : Path
-        The local copy, read-only.
-    sha256 : Sha256
-        Content that the run read.
-    size_bytes : int
-        Its size.
-    """
-
-    reference: InputReference
-    path: Path
-    sha256: Sha256
-    size_bytes: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the entry of the record's ``inputs``."""
-        return {
-            "name": self.reference.field,
-            "uri": self.reference.uri,
-            "sha256": self.sha256,
-            "size_bytes": self.size_bytes,
-            "media_type": media_type(self.path.name),
-        }
+_Result = TypeVar("_Result")
 
 
 class Stager:
@@ -82,126 +49,225 @@ class Stager:
     ----------
     store : ObjectStore
         Where uploaded inputs are, and where inputs from elsewhere are kept for reproduction.
-    cache : Path
-        Directory of this machine's copies; may be deleted at any time.
-    max_bytes : int
-        Largest file that is fetched from an ``http(s)`` address.
-    allow_private : bool
-        Whether such an address may be on the operator's own network.
+    cache : InputCache
+        This machine's copies.
+    rules : InputRules
+        What may be read, and how much.
+    when_grown : callable, optional
+        Called after a run that has brought new copies into the cache.
     """
 
     def __init__(
-        self, store: ObjectStore, cache: Path, *, max_bytes: int, allow_private: bool = False
+        self,
+        store: ObjectStore,
+        cache: InputCache,
+        rules: InputRules,
+        when_grown: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
-        self._max_bytes = max_bytes
-        self._allow_private = allow_private
+        self._rules = rules
+        self._when_grown = when_grown
 
-    async def stage(self, reference: InputReference, directory: Path) -> StagedInput:
-        """Put one input below ``directory``, under its own file name.
+    @asynccontextmanager
+    async def staging(
+        self, references: Sequence[InputReference], directory: Path
+    ) -> AsyncIterator[list[StagedInput]]:
+        """Have the inputs of a run in its directory for the block.
+
+        Parameters
+        ----------
+        references : sequence of InputReference
+            What the run reads; an address that is named twice is staged once.
+        directory : Path
+            The run's own; each input keeps its name, in ``inputs/<number>``.
+
+        Yields
+        ------
+        list of StagedInput
+            In the order of the references, each followed by its side files.
 
         Raises
         ------
         InvalidInput
-            The file is not there any more, or is not the one that the checksum names.
+            A file is not there (any more), is refused, too large, or is not the one that the
+            request's checksum names.
         StorageError
-            The object store broke off.
+            The object store or a bucket broke off.
         """
-        sha256 = reference.sha256 or await self._take_in(reference)
-        cached = self._cached(sha256)
-        if not await asyncio.to_thread(_is_intact, cached):
-            await self._store.fetch(sha256, cached)
-            await asyncio.to_thread(_seal, cached)
-        path = directory / file_name(reference.uri)
-        size_bytes = await asyncio.to_thread(_link, cached, path)
-        return StagedInput(reference, path, sha256, size_bytes)
-
-    async def _take_in(self, reference: InputReference) -> Sha256:
-        """Read an input whose content is not known yet, and keep it for reproduction."""
-        if urlsplit(reference.uri).scheme not in ("http", "https"):
-            path = Path(reference.uri.removeprefix("file://"))
-            return (await self._store.put_file(path)).sha256
-        await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True)
-        arriving = self._cache / f".{uuid.uuid4().hex}"
+        run = _Staging(self._store, self._cache, self._rules)
+        distinct = {replace(reference, field=""): reference for reference in references}
         try:
-            await fetch_http(
-                reference.uri,
-                arriving,
-                max_bytes=self._max_bytes,
-                allow_private=self._allow_private,
+            staged = await _together(
+                run.stage(reference, directory / "inputs" / str(number))
+                for number, reference in enumerate(distinct.values())
             )
-            return (await self._store.put_file(arriving)).sha256
+            by_reference = dict(zip(distinct, staged, strict=True))
+            yield [
+                _renamed(entry, reference.field)
+                for reference in references
+                for entry in by_reference[replace(reference, field="")]
+            ]
         finally:
-            arriving.unlink(missing_ok=True)
-
-    def _cached(self, sha256: Sha256) -> Path:
-        return self._cache / sha256[:2] / sha256
-
-
-def file_name(uri: str) -> str:
-    """Return the last part of an address, without a query, as the name of a local file."""
-    path = urlsplit(uri).path if uri.startswith(("http://", "https://")) else uri
-    name = path.rstrip("/").rsplit("/", 1)[-1]
-    while len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES:
-        name = name[1:]  # the suffix says what the file is
-    return "input" if name in ("", ".", "..") else name
+            await see_through(run.release())
+            if run.has_grown_cache and self._when_grown is not None:
+                self._when_grown()
 
 
-def find_addresses(parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (dotted path, address) of each ``s3://`` or ``http(s)://`` text inside parameters."""
-    yield from _walk("parameters", parameters)
+class _Staging:
+    """What is staged for one run, a few files at a time."""
+
+    def __init__(self, store: ObjectStore, cache: InputCache, rules: InputRules) -> None:
+        self._store = store
+        self._cache = cache
+        self._rules = rules
+        self._allowance = Allowance(rules.max_bytes)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._links: list[tuple[Sha256, Path]] = []
+        self.has_grown_cache = False
+
+    async def stage(self, reference: InputReference, directory: Path) -> list[StagedInput]:
+        """Stage an input, and its side files under its name."""
+        place = directory / file_name(reference.uri)
+        sides = await self._side_references(reference)
+        main, *found = await _together(
+            [
+                self._file(reference, place),
+                *(
+                    self._side_file(side, place.with_name(local_side_name(place.name, suffix)))
+                    for suffix, side in sides.items()
+                ),
+            ]
+        )
+        assert main is not None, "only a side file may be missing"
+        read = {suffix: side for suffix, side in zip(sides, found, strict=True) if side is not None}
+        if reference.sha256 is None:  # else it has what it had
+            check_complete(reference.uri, read)
+        return [main, *(_as_side(side, main, suffix) for suffix, side in read.items())]
+
+    async def release(self) -> None:
+        """Remove the run's links."""
+        for sha256, path in self._links:
+            await self._cache.release(sha256, path)
+
+    async def _side_references(self, reference: InputReference) -> dict[str, InputReference]:
+        """Return what may be the side files of an input, by suffix."""
+        if reference.sha256 is not None:
+            return {
+                side.suffix: InputReference("", side.uri, side.sha256)
+                for side in reference.side_files
+            }
+        addresses = side_addresses(reference.uri)
+        path = local_path(reference.uri)
+        if addresses and path is not None:
+            names = await asyncio.to_thread(names_beside, path, self._rules.directories)
+            addresses = side_addresses_among(reference.uri, names)
+        return {suffix: InputReference("", address) for suffix, address in addresses.items()}
+
+    async def _side_file(self, side: InputReference, place: Path) -> StagedInput | None:
+        try:
+            return await self._file(side, place)
+        except NothingThere:
+            return None
+
+    async def _file(self, reference: InputReference, place: Path) -> StagedInput:
+        async with self._slots:
+            if reference.sha256 is None:
+                sha256, size_bytes = await self._link_new(reference, place)
+            else:
+                sha256 = reference.sha256
+                size_bytes = await self._link_known(reference, sha256, place)
+            self._links.append((sha256, place))
+        return StagedInput(reference.field, reference.uri, place, sha256, size_bytes)
+
+    async def _link_known(self, reference: InputReference, sha256: Sha256, place: Path) -> int:
+        async with self._cache.holding(sha256) as held:
+            if await see_through(asyncio.to_thread(held.is_intact)):
+                self._allowance.spend(held.size_bytes)
+                return await see_through(asyncio.to_thread(held.link, place))
+            try:
+                self._allowance.spend(await self._store.size(sha256))
+                with self._cache.arriving() as arriving:
+                    await self._store.fetch(sha256, arriving)
+                    await self._adopt(held, arriving)
+            except ObjectNotFound as error:
+                raise InvalidInput(
+                    f"The input {reference.uri} ({reference.field}) is not in the store any more; "
+                    f"upload it again."
+                ) from error
+            return await see_through(asyncio.to_thread(held.link, place))
+
+    async def _link_new(self, reference: InputReference, place: Path) -> tuple[Sha256, int]:
+        """Read what is not known yet, keep it for reproduction, and link it into the run."""
+        with self._cache.arriving() as arriving:
+            found = await self._fetch(reference.uri, arriving)
+            expected = reference.expected_sha256
+            if expected is not None and found.sha256 != expected:
+                raise InvalidInput(wrong_content(reference.uri, found.sha256, expected))
+            if not await self._is_kept(found):
+                await self._store.put_file(arriving)
+            async with self._cache.holding(found.sha256) as held:
+                if not await see_through(asyncio.to_thread(held.is_intact)):
+                    await self._adopt(held, arriving)
+                await see_through(asyncio.to_thread(held.link, place))
+        return found.sha256, found.size_bytes
+
+    async def _adopt(self, held: Holding, arrived: Path) -> None:
+        self.has_grown_cache = True
+        await see_through(asyncio.to_thread(held.adopt, arrived))
+
+    async def _fetch(self, uri: str, arriving: Path) -> StoredObject:
+        rules, allowance = self._rules, self._allowance
+        if is_web(uri):
+            return await fetch_http(
+                uri,
+                arriving,
+                max_bytes=rules.max_bytes,
+                allow_private=rules.allow_private,
+                count=allowance.spend,
+            )
+        path = local_path(uri)
+        if path is None:
+            return await fetch_object(rules.parse_object(uri), arriving, count=allowance.spend)
+
+        def opened() -> io.BufferedReader:
+            file = open_beneath(path, rules.directories)
+            try:
+                allowance.see_room(os.fstat(file.fileno()).st_size)
+            except InvalidInput:
+                file.close()
+                raise
+            return file
+
+        return await copy_opened(opened, arriving, check=allowance.spend)
+
+    async def _is_kept(self, found: StoredObject) -> bool:
+        try:
+            return await self._store.size(found.sha256) == found.size_bytes
+        except ObjectNotFound:
+            return False
 
 
-def _walk(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        if value.startswith(("s3://", "http://", "https://")):
-            yield path, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _walk(f"{path}.{key}", inner)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _walk(f"{path}.{index}", inner)
+def _as_side(side: StagedInput, main: StagedInput, suffix: str) -> StagedInput:
+    return replace(side, field=f"{main.field}{suffix}", side_file_of=main.field)
 
 
-def replace_addresses(value: Any, local: Callable[[str], str | None]) -> Any:
-    """Return parameters with every known address replaced by its local path."""
-    if isinstance(value, str):
-        return local(value) or value
-    if isinstance(value, Mapping):
-        return {key: replace_addresses(inner, local) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [replace_addresses(inner, local) for inner in value]
-    return value
+def _renamed(entry: StagedInput, field: str) -> StagedInput:
+    """Return what was staged for one field as what was staged for another one."""
+    if entry.side_file_of is None:
+        return replace(entry, field=field)
+    suffix = entry.field.removeprefix(entry.side_file_of)
+    return replace(entry, field=f"{field}{suffix}", side_file_of=field)
 
 
-def _is_intact(cached: Path) -> bool:
-    """Say whether a file is in the cache and nobody has written to it; make room for it if not."""
-    cached.parent.mkdir(parents=True, exist_ok=True)
+async def _together(works: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Do several things at a time; where one fails, the others are ended and its error raised."""
+    failure: BaseException | None = None
     try:
-        return cached.stat().st_mtime_ns == _NEVER_WRITTEN[1]
-    except FileNotFoundError:
-        return False
-
-
-def _seal(cached: Path) -> None:
-    cached.chmod(0o444)
-    os.utime(cached, ns=_NEVER_WRITTEN)
-
-
-def _link(cached: Path, path: Path) -> int:
-    """Link a cached file into a run, read-only; copy where the file system cannot link.
-
-    Returns
-    -------
-    int
-        Size of the file, in bytes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.hardlink_to(cached)
-    except OSError:
-        shutil.copyfile(cached, path)
-        path.chmod(0o444)
-    return path.stat().st_size
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as errors:
+        failure = errors.exceptions[0]
+    if failure is not None:
+        raise failure
+    return [task.result() for task in tasks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import InvalidInput
+from dissmodel_platform.execution.references import InputReference, as_read
 from dissmodel_platform.experiments.once import Once
 from dissmodel_platform.experiments.queries import get_experiment
 from dissmodel_platform.experiments.record import Experiment
@@ -42,13 +43,11 @@ async def reproduce(
             f"result to reproduce; submit it anew instead."
         )
     submission = original.submission
-    inputs = [
-        {**asked, "sha256": read["sha256"]}
-        for asked, read in zip(submission.inputs, original.outcome["inputs"], strict=True)
-    ]
+    read = original.outcome["inputs"]
+    inputs = [as_read(InputReference.from_json(asked), read) for asked in submission.inputs]
     repeated = submission.model_copy(
         update={
-            "inputs": inputs,
+            "inputs": [reference.as_json() for reference in inputs],
             "source": submission.source.model_copy(
                 update={"checksum": original.input_sha256 or ""}
             ),

@@ -22,9 +22,7 @@ from dissmodel_platform.errors import (
     BuildInterrupted,
     DatabaseError,
     EnvironmentBuildError,
-    InvalidInput,
     ModelFailed,
-    ObjectNotFound,
     PlatformError,
     RunLost,
     StorageError,
@@ -32,16 +30,12 @@ from dissmodel_platform.errors import (
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.mentions import replace_mentions
 from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
+from dissmodel_platform.execution.references import SOURCE_FIELD, InputReference, StagedInput
 from dissmodel_platform.execution.results import RunRecord, read_result
-from dissmodel_platform.execution.staging import (
-    SOURCE_FIELD,
-    InputReference,
-    StagedInput,
-    Stager,
-    replace_addresses,
-)
+from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import attempts_of, give_up_attempt
@@ -178,12 +172,15 @@ class Runner:
         outcome: dict[str, Any],
     ) -> None:
         parts = self._parts
-        async with self._scratch(experiment, prepared.environment.key) as directory:
-            journal.enter("staging")
-            staged = await self._stage(experiment, directory)
+        references = [InputReference.from_json(entry) for entry in experiment.submission.inputs]
+        journal.enter("staging")
+        async with (
+            self._scratch(experiment, prepared.environment.key) as directory,
+            parts.stager.staging(references, directory) as staged,
+        ):
             outcome["inputs"] = [entry.as_json() for entry in staged]
             outcome["source_checksum"] = next(
-                (entry.sha256 for entry in staged if entry.reference.field == SOURCE_FIELD), ""
+                (entry.sha256 for entry in staged if entry.field == SOURCE_FIELD), ""
             )
             _write_request(experiment, spec, staged, directory)
             try:
@@ -219,19 +216,6 @@ class Runner:
             yield directory
         finally:
             await asyncio.to_thread(remove_tree, directory)
-
-    async def _stage(self, experiment: Experiment, directory: Path) -> list[StagedInput]:
-        staged = []
-        for index, entry in enumerate(experiment.submission.inputs):
-            reference = InputReference(entry["field"], entry["uri"], entry.get("sha256"))
-            try:
-                place = directory / "inputs" / str(index)
-                staged.append(await self._parts.stager.stage(reference, place))
-            except ObjectNotFound as error:
-                raise InvalidInput(
-                    f"The input {reference.uri} ({reference.field}) is not in the store any more."
-                ) from error
-        return staged
 
     async def _execute(
         self,
@@ -427,17 +411,17 @@ def _write_request(
 ) -> None:
     """Write what the harness reads: the record as the model shall see it, with local paths."""
     submission = experiment.submission
-    local = {entry.reference.uri: str(entry.path) for entry in staged}
-    source = next((e for e in staged if e.reference.field == SOURCE_FIELD), None)
+    local = {entry.uri: str(entry.path) for entry in staged}
+    source = next((e for e in staged if e.field == SOURCE_FIELD), None)
     record = experiment.library_record()
     record |= {
         "experiment_id": submission.run_as or experiment.id,
         "created_at": (submission.run_created_at or experiment.created_at).isoformat(),
-        "parameters": replace_addresses(submission.parameters, local.get),
+        "parameters": replace_mentions(submission.parameters, local.get),
         "source": {
             **record["source"],
             "type": "local" if source else submission.source.type,
-            "uri": str(source.path) if source else submission.source.uri,
+            "uri": replace_mentions(submission.source.uri, local.get),
             "checksum": source.sha256 if source else "",
         },
         "status": "running",

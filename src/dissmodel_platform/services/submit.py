@@ -6,15 +6,16 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from procrastinate import App
 
 from dissmodel_platform.database.pool import Database
-from dissmodel_platform.errors import InvalidInput, ModelNotFound, ObjectNotFound
-from dissmodel_platform.execution.staging import SOURCE_FIELD, InputReference, find_addresses
+from dissmodel_platform.errors import InvalidInput, ModelNotFound
+from dissmodel_platform.execution.input_rules import InputRules
+from dissmodel_platform.execution.mentions import find_mention
+from dissmodel_platform.execution.references import SOURCE_FIELD
 from dissmodel_platform.experiments.once import Once, find_submitted
 from dissmodel_platform.experiments.queue import enqueue_run
 from dissmodel_platform.experiments.record import INLINE_COMMIT, Experiment, Source, Submission
@@ -30,11 +31,9 @@ from dissmodel_platform.registry.index import (
 from dissmodel_platform.registry.nearest import nearest_names
 from dissmodel_platform.registry.parameters import check_names, check_parameters
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
+from dissmodel_platform.services.inputs import find_inputs
 from dissmodel_platform.services.package_policy import package_policy
 from dissmodel_platform.settings import Settings
-from dissmodel_platform.storage.index import find_object
-from dissmodel_platform.storage.remote import check_http_url
-from dissmodel_platform.storage.uris import LogicalUri
 from dissmodel_platform.types import ExperimentId, Priority
 
 INLINE_MODEL = "inline"
@@ -50,6 +49,7 @@ class RunRequest:
     column_map: Mapping[str, Any] = field(default_factory=dict)
     band_map: Mapping[str, Any] = field(default_factory=dict)
     priority: Priority = Priority.NORMAL
+    input_sha256: str | None = None
     catalog_name: str = ""
     catalog_commit: str = ""
 
@@ -60,8 +60,8 @@ class Submitter:
     def __init__(self, database: Database, queue: App, settings: Settings) -> None:
         self._database = database
         self._queue = queue
-        self._settings = settings
         self._policy = package_policy(settings)
+        self._input_rules = InputRules.of(settings)
 
     async def submit(
         self,
@@ -186,12 +186,21 @@ class Submitter:
         faults |= _prefixed("column_map", check_names(spec.columns, request.column_map))
         faults |= _prefixed("band_map", check_names(spec.bands, request.band_map))
         merged = spec.merged_parameters(request.parameters)
-        source, inputs, input_faults = await self._inputs(request.input_dataset, merged)
-        if request.catalog_name:
-            source = source.model_copy(
-                update={"collection": request.catalog_name, "version": request.catalog_commit}
-            )
-        faults |= input_faults
+        inputs = await find_inputs(
+            self._database,
+            self._input_rules,
+            request.input_dataset,
+            request.input_sha256,
+            merged,
+        )
+        source = Source(
+            type=_source_type(request.input_dataset),
+            uri=request.input_dataset,
+            collection=request.catalog_name,
+            version=request.catalog_commit,
+            checksum=inputs.source_sha256 or "",
+        )
+        faults |= inputs.faults
         if faults:
             raise InvalidInput.of_fields(faults)
         submission = Submission(
@@ -204,7 +213,7 @@ class Submitter:
             parameters=merged,
             column_map={**spec.columns, **request.column_map},
             band_map={**spec.bands, **request.band_map},
-            inputs=inputs,
+            inputs=[reference.as_json() for reference in inputs.references],
             random_seed=secrets.randbits(32),
             warnings=list(parameters.warnings),
         )
@@ -252,66 +261,11 @@ class Submitter:
             if before is not None:  # else it was deleted meanwhile
                 return before
 
-    async def _inputs(
-        self, input_dataset: str, parameters: Mapping[str, Any]
-    ) -> tuple[Source, list[dict[str, Any]], dict[str, str]]:
-        """Find every input; returns the source, the references to stage, and faults by field."""
-        faults: dict[str, str] = {}
-        inputs: list[dict[str, Any]] = []
-        checksum = ""
-        addresses = list(find_addresses(parameters))
-        if input_dataset:
-            addresses.insert(0, (SOURCE_FIELD, input_dataset))
-        for name, uri in addresses:
-            try:
-                reference = await self._find_input(name, uri)
-            except (InvalidInput, ObjectNotFound) as error:
-                faults[name] = str(error)
-                continue
-            inputs.append({"field": name, "uri": reference.uri, "sha256": reference.sha256})
-            if name == SOURCE_FIELD:
-                checksum = reference.sha256 or ""
-        source = Source(type=_source_type(input_dataset), uri=input_dataset, checksum=checksum)
-        return source, inputs, faults
 
-    async def _find_input(self, name: str, uri: str) -> InputReference:
-        if uri.startswith("s3://"):
-            found = await find_object(self._database, LogicalUri.parse(uri))
-            return InputReference(name, uri, found.sha256)
-        if uri.startswith(("http://", "https://")):
-            await check_http_url(uri, allow_private=False)
-            return InputReference(name, uri)
-        await asyncio.to_thread(self._check_local, uri)
-        return InputReference(name, uri)
-
-    def _check_local(self, uri: str) -> None:
-        """Refuse a path of the server unless it lies under a directory that the operator listed."""
-        scheme, separator, rest = uri.partition("://")
-        path = Path(rest if separator else uri)
-        if (separator and scheme != "file") or not path.is_absolute():
-            raise InvalidInput(
-                f"{uri!r} is no address of an input; upload the file with POST /data/upload and "
-                f"use the uri it answers."
-            )
-        allowed = [directory.resolve() for directory in self._settings.input_directories]
-        try:
-            is_allowed = any(path.resolve().is_relative_to(directory) for directory in allowed)
-            is_there = is_allowed and path.is_file()
-        except (OSError, ValueError, RuntimeError) as error:  # no path at all, or a circle of links
-            raise InvalidInput(f"The path {uri!r} cannot be read: {error}.") from error
-        if not is_allowed:
-            raise InvalidInput(
-                f"The server does not read its own path {uri!r}; upload the file with POST "
-                f"/data/upload, or ask the operator to list its directory in "
-                f"PLATFORM_INPUT_DIRECTORIES."
-            )
-        if not is_there:
-            raise InvalidInput(f"There is no file {uri!r} on the server; correct the path.")
-
-
-def _source_type(uri: str) -> str:
-    scheme, separator, _ = uri.partition("://")
-    return {"s3": "s3", "http": "http", "https": "http"}.get(scheme if separator else "", "local")
+def _source_type(input_dataset: str) -> str:
+    mention = find_mention(input_dataset)
+    scheme = mention.address.partition("://")[0] if mention is not None else ""
+    return {"s3": "s3", "http": "http", "https": "http"}.get(scheme, "local")
 
 
 def _prefixed(prefix: str, faults: Mapping[str, str]) -> dict[str, str]:

@@ -1,14 +1,14 @@
-"""Keep a machine tidy: its environments below their size, its runs' directory without remains."""
+"""Keep a machine tidy: its caches below their sizes, its runs' directory without remains."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from pathlib import Path
+from typing import Protocol
 
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.scratch import remove_tree, sweep
-from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.errors import DatabaseError, PlatformError
 from dissmodel_platform.execution.paths import SERVERS
 from dissmodel_platform.experiments.queries import running_attempts
@@ -21,24 +21,50 @@ _FIRST_SECONDS = 60.0
 _INTERVAL_SECONDS = 3_600.0
 
 
+class Collection(Protocol):
+    """What a collection has done."""
+
+    @property
+    def removed_count(self) -> int:
+        """How many things were removed."""
+
+    @property
+    def before_bytes(self) -> int:
+        """Size before."""
+
+    @property
+    def after_bytes(self) -> int:
+        """Size afterwards."""
+
+
+class Cache(Protocol):
+    """What can be kept below a size."""
+
+    def collect(self, max_bytes: int) -> Collection | None:
+        """Remove what was used longest ago; ``None`` where nothing was done."""
+
+
 class Tidier:
     """Collects what was used longest ago, in the background of a worker.
 
     Parameters
     ----------
-    environments : EnvironmentStore
+    cache : Cache
         This machine's.
     max_bytes : int
         Size to keep below; 0: no limit.
+    what : str, optional
+        What is in the cache, for the log.
     """
 
-    def __init__(self, environments: EnvironmentStore, max_bytes: int) -> None:
-        self._environments = environments
+    def __init__(self, cache: Cache, max_bytes: int, *, what: str = "environments") -> None:
+        self._cache = cache
         self._max_bytes = max_bytes
+        self._what = what
         self._wanted = asyncio.Event()
 
     def want(self) -> None:
-        """Have a look soon: something was built."""
+        """Have a look soon: something was added."""
         self._wanted.set()
 
     async def run(self) -> None:
@@ -56,16 +82,17 @@ class Tidier:
 
     async def _collect(self) -> None:
         try:
-            done = await asyncio.to_thread(self._environments.collect, self._max_bytes)
+            done = await asyncio.to_thread(self._cache.collect, self._max_bytes)
         except (PlatformError, OSError) as error:
-            log.warning("environments cannot be collected: %s", error)
+            log.warning("%s cannot be collected: %s", self._what, error)
             return
         if done is not None and done.before_bytes > self._max_bytes:
             log.info(
-                "environments took %.1f GB and take %.1f GB now; %d were removed",
+                "%s took %.1f GB and take %.1f GB now; %d were removed",
+                self._what,
                 done.before_bytes / 1e9,
                 done.after_bytes / 1e9,
-                len(done.environments),
+                done.removed_count,
             )
 
 

@@ -16,6 +16,8 @@ from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.execution.headers.reader import HeaderReader
+from dissmodel_platform.execution.input_cache import InputCache
+from dissmodel_platform.execution.input_rules import InputRules
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, log_lines
@@ -169,7 +171,7 @@ async def _services(
         queue=queue,
         store=store,
         preparer=preparer,
-        stager=Stager(store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes),
+        stager=Stager(store, InputCache(settings.input_cache_directory), InputRules.of(settings)),
         launcher=launcher,
         headers=headers,
         settings=settings,

@@ -15,6 +15,8 @@ from procrastinate.exceptions import ConnectorException
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.errors import DatabaseError, PlatformError
 from dissmodel_platform.execution.headers.reader import HeaderReader
+from dissmodel_platform.execution.input_cache import InputCache
+from dissmodel_platform.execution.input_rules import InputRules
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queue import BUILDS, RUN_TASK, RUNS
@@ -88,6 +90,8 @@ class Worker:
         environments = open_environments(settings, settings.packages_directory)
         self._layout = environments.layout
         self._tidier = Tidier(environments, settings.environments_max_bytes)
+        inputs = InputCache(settings.input_cache_directory)
+        self._input_tidier = Tidier(inputs, settings.inputs_max_bytes, what="inputs")
         self._preparer = Preparer(
             database,
             environments,
@@ -103,9 +107,7 @@ class Worker:
                 queue=queue,
                 store=store,
                 preparer=self._preparer,
-                stager=Stager(
-                    store, settings.input_cache_directory, max_bytes=settings.max_upload_bytes
-                ),
+                stager=Stager(store, inputs, InputRules.of(settings), self._input_tidier.want),
                 launcher=self._launcher,
                 headers=self._headers,
                 settings=settings,
@@ -142,6 +144,7 @@ class Worker:
             log.warning("%s", sentence)
         tidying = [
             asyncio.create_task(self._tidier.run()),
+            asyncio.create_task(self._input_tidier.run()),
             asyncio.create_task(keep_scratch_tidy(self._database, self._settings.runs_directory)),
         ]
         try:

@@ -123,11 +123,24 @@ def open_backend(url: str | None, directory: Path) -> Backend:
             "STORAGE_URL must be file:///directory, s3://bucket/prefix, gs://bucket/prefix or "
             f"az://container/prefix, not {url!r}."
         )
+    return Backend(open_bucket(url), url, None)
+
+
+def open_bucket(url: str) -> RawStore:
+    """Open a bucket, with what its own tools read from the environment; nothing is asked of it yet.
+
+    Raises
+    ------
+    SettingsError
+        The variables do not fit together.
+    """
     try:
-        store = from_url(url, client_options=_CLIENT, retry_config=_RETRY)  # type: ignore[call-overload]
+        return from_url(url, client_options=_CLIENT, retry_config=_RETRY)  # type: ignore[call-overload, no-any-return]
     except (BaseError, ValueError, OSError) as error:
-        raise SettingsError(f"STORAGE_URL {url!r} cannot be used: {first_line(error)}") from error
-    return Backend(store, url, None)
+        raise SettingsError(
+            f"The bucket {url!r} cannot be used: {first_line(error)} See its tools' variables "
+            f"(AWS_ENDPOINT_URL, AWS_REGION, …)."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
@@ -113,8 +113,31 @@ async def copy_file(
     StorageError
         One of the two failed, or the hash is another.
     """
+    return await copy_opened(
+        lambda: _open_ordinary(source), destination, check=lambda _: None, expected=expected
+    )
+
+
+async def copy_opened(
+    open_source: Callable[[], io.BufferedReader],
+    destination: Path,
+    *,
+    check: Callable[[int], None],
+    expected: Sha256 | None = None,
+) -> StoredObject:
+    """Copy what `open_source` opens, as `copy_file` does.
+
+    Parameters
+    ----------
+    open_source : callable
+        Opens the file to read, in a thread; what it raises is passed on.
+    destination, expected
+        See `copy_file`.
+    check : callable
+        Called in that thread with the number of bytes of each piece; what it raises ends the copy.
+    """
     stop = threading.Event()
-    copying = begin(asyncio.to_thread(_copy, source, destination, expected, stop))
+    copying = begin(asyncio.to_thread(_copy, open_source, destination, expected, check, stop))
     try:
         await asyncio.wait({copying})
     finally:
@@ -124,13 +147,17 @@ async def copy_file(
 
 
 def _copy(
-    source: Path | OpenFile, destination: Path, expected: Sha256 | None, stop: threading.Event
+    open_source: Callable[[], io.BufferedReader],
+    destination: Path,
+    expected: Sha256 | None,
+    check: Callable[[int], None],
+    stop: threading.Event,
 ) -> StoredObject:
     partial = partial_name(destination)
-    with _open_ordinary(source) as read, disk_errors(destination):
+    with open_source() as read, disk_errors(destination):
         try:
             with partial.open("xb") as write:
-                stored = _pump(read, write, stop)
+                stored = _pump(read, write, check, stop)
             check_hash(stored.sha256, expected)
             partial.replace(destination)
         finally:
@@ -138,7 +165,12 @@ def _copy(
     return stored
 
 
-def _pump(read: io.BufferedReader, write: BinaryIO, stop: threading.Event) -> StoredObject:
+def _pump(
+    read: io.BufferedReader,
+    write: BinaryIO,
+    check: Callable[[int], None],
+    stop: threading.Event,
+) -> StoredObject:
     digest, size_bytes = hashlib.sha256(), 0
     buffers = [memoryview(bytearray(_COPY_BUFFER_BYTES)) for _ in range(_COPY_BUFFERS)]
     hashing: deque[Future[None]] = deque()
@@ -151,6 +183,7 @@ def _pump(read: io.BufferedReader, write: BinaryIO, stop: threading.Event) -> St
                 break
             if stop.is_set():
                 raise StorageError("The copy was stopped.")
+            check(count)
             hashing.append(hasher.submit(digest.update, buffer[:count]))
             write.write(buffer[:count])
             size_bytes += count

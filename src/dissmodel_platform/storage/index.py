@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,6 +41,14 @@ async def find_object(database: Database, uri: LogicalUri) -> IndexedObject:
             f"There is no file {uri}; upload it with POST /data/upload, or correct the address."
         )
     return _from_row(row)
+
+
+async def find_objects(database: Database, uris: Iterable[str]) -> dict[str, IndexedObject]:
+    """Return what some addresses stand for, by address, without those that stand for nothing."""
+    rows = await database.fetch_all(
+        "SELECT * FROM objects WHERE uri = ANY(%(uris)s)", uris=list(uris)
+    )
+    return {row["uri"]: _from_row(row) for row in rows}
 
 
 async def index_upload(

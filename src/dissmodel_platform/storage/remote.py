@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -34,6 +34,12 @@ _INSTEAD = "or download it yourself and send it with POST /data/upload."
 # Servers mark a file that *is* compressed as one that was compressed for the journey
 # (Apache's AddEncoding does); its bytes are the file's own.
 _COMPRESSED_SUFFIXES = (".gz", ".tgz")
+# Buckets whose content may not be listed answer 403 for a file that they do not have.
+_ABSENT = frozenset({httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND, httpx.codes.GONE})
+
+
+class NothingThere(InvalidInput):
+    """There is no file at an address, or none that may be read."""
 
 
 async def check_http_url(
@@ -81,6 +87,7 @@ async def fetch_http(
     timeout_seconds: float = 3600.0,
     stall_seconds: float = 60.0,
     resolver: Resolver = resolve_by_system,
+    count: Callable[[int], None] | None = None,
 ) -> StoredObject:
     """Download a file, which appears at `destination` whole or not at all.
 
@@ -100,9 +107,13 @@ async def fetch_http(
         Limit for one wait on the server.
     resolver : Resolver, optional
         Finds a name's addresses; asked once for each address that is followed.
+    count : callable, optional
+        Called with the number of bytes of each piece; what it raises ends the download.
 
     Raises
     ------
+    NothingThere
+        The server answers that there is no such file, or none for us.
     InvalidInput
         The address is refused, does not answer with a file, or the file is too large or came
         incomplete; the sentence says which and what to do.
@@ -117,7 +128,7 @@ async def fetch_http(
                 addresses = await _addresses(target, allow_private, resolver)
                 async with _answer(target, addresses, tls, stall_seconds) as response:
                     if not response.has_redirect_location:
-                        return await _receive(response, target, destination, max_bytes)
+                        return await _receive(response, target, destination, max_bytes, count)
                     target = _redirected(target, response)
     except TimeoutError as error:
         raise InvalidInput(
@@ -230,10 +241,15 @@ def _redirected(url: httpx.URL, response: httpx.Response) -> httpx.URL:
 
 
 async def _receive(
-    response: httpx.Response, url: httpx.URL, destination: Path, max_bytes: int
+    response: httpx.Response,
+    url: httpx.URL,
+    destination: Path,
+    max_bytes: int,
+    count: Callable[[int], None] | None,
 ) -> StoredObject:
     if response.status_code != httpx.codes.OK:
-        raise InvalidInput(
+        is_absent = response.status_code in _ABSENT
+        raise (NothingThere if is_absent else InvalidInput)(
             f"{_shown(url)} answered {response.status_code} {response.reason_phrase}, not with a "
             f"file; give an address that opens without signing in, {_INSTEAD}"
         )
@@ -245,7 +261,7 @@ async def _receive(
         )
     too_large = InvalidInput(
         f"{_shown(url)} is larger than the {max_bytes} bytes that are taken here; give a smaller "
-        "file, or ask the operator to raise the limit."
+        "file, or ask the operator to raise PLATFORM_MAX_INPUT_BYTES."
     )
     announced = response.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
@@ -256,6 +272,8 @@ async def _receive(
             size_bytes += len(chunk)
             if size_bytes > max_bytes:
                 raise too_large
+            if count is not None:
+                count(len(chunk))
             await partial.write(chunk)
         return await partial.keep()
 

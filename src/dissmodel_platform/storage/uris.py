@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from dissmodel_platform.errors import InvalidInput
@@ -154,6 +155,17 @@ def output_uri(experiment_id: ExperimentId, name: str) -> LogicalUri:
     for segment in name.split("/"):
         check_name(segment, "output name")
     return LogicalUri(OUTPUTS_BUCKET, f"experiments/{experiment_id}/{name}")
+
+
+def is_web(uri: str) -> bool:
+    """Whether an address is ``http(s)://…``."""
+    return uri.startswith(("http://", "https://"))
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path of this machine that an address names; ``None`` for one elsewhere."""
+    path = uri.removeprefix("file://")
+    return Path(path) if path != uri or uri.startswith("/") else None
 
 
 def check_name(name: str, what: str = "name", field: str | None = None) -> None:

@@ -6,10 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +27,8 @@ from dissmodel_platform.database.migrate import migrate
 from dissmodel_platform.database.pool import Database
 from dissmodel_platform.environments.store import EnvironmentStore
 from dissmodel_platform.execution.headers.reader import HeaderReader
+from dissmodel_platform.execution.input_cache import InputCache
+from dissmodel_platform.execution.input_rules import InputRules
 from dissmodel_platform.execution.launcher import Launcher
 from dissmodel_platform.execution.staging import Stager
 from dissmodel_platform.experiments.queries import get_experiment, list_artifacts
@@ -74,6 +79,20 @@ class Lab:
     def database(self) -> Database:
         return self.parts.database
 
+    def allowing(self, **settings: Any) -> Lab:
+        """Return a lab whose rules for inputs differ."""
+        changed = self.parts.settings.model_copy(update=settings)
+        stager = Stager(
+            self.parts.store,
+            InputCache(changed.input_cache_directory),
+            InputRules.of(changed),
+        )
+        return replace(
+            self,
+            parts=replace(self.parts, stager=stager, settings=changed),
+            submitter=Submitter(self.database, self.parts.queue, changed),
+        )
+
     def runner(self, **settings: Any) -> Runner:
         """Return a runner whose settings differ."""
         changed = self.parts.settings.model_copy(update=settings)
@@ -92,10 +111,11 @@ class Lab:
         parameters: dict[str, Any] | None = None,
         *,
         input_dataset: str = "",
+        input_sha256: str | None = None,
         **model: str,
     ) -> Experiment:
         """Submit a run; the keyword arguments are further keys of ``[model]``."""
-        request = RunRequest(input_dataset, parameters=parameters or {})
+        request = RunRequest(input_dataset, parameters=parameters or {}, input_sha256=input_sha256)
         return await self.submitter.submit_inline(
             self.spec(class_name, **model), request, submitted_by="a test"
         )
@@ -106,11 +126,18 @@ class Lab:
         parameters: dict[str, Any] | None = None,
         *,
         input_dataset: str = "",
+        input_sha256: str | None = None,
         runner: Runner | None = None,
         **model: str,
     ) -> Experiment:
         """Submit a run, run it, and return how it ended."""
-        experiment = await self.submit(class_name, parameters, input_dataset=input_dataset, **model)
+        experiment = await self.submit(
+            class_name,
+            parameters,
+            input_dataset=input_dataset,
+            input_sha256=input_sha256,
+            **model,
+        )
         await (runner or self.runner()).run(experiment.id)
         return await self.get(experiment)
 
@@ -209,16 +236,16 @@ class Lab:
         pieces = self.parts.store.stream(Sha256(sha256))
         return b"".join([piece async for piece in pieces])
 
-    async def upload(self, content: str, name: str) -> str:
+    async def upload(self, content: str, name: str, *, label: str | None = None) -> str:
         """Upload a text and return its address."""
         path = self.parts.settings.home / name
         path.write_text(content)
-        return await self.upload_file(path)
+        return await self.upload_file(path, label=label)
 
-    async def upload_file(self, path: Path) -> str:
+    async def upload_file(self, path: Path, *, label: str | None = None) -> str:
         """Upload a file and return its address."""
         stored = await self.parts.store.put_file(path)
-        uri = input_uri(uuid4().hex, path.name)
+        uri = input_uri(label or uuid4().hex, path.name)
         await index_upload(self.database, uri, stored, media_type="text/plain", label="test")
         return str(uri)
 
@@ -230,6 +257,35 @@ def _has_to_do_with(process: Path, directory: str) -> bool:
         return directory in mounts or directory in str((process / "cwd").readlink())
     except OSError:  # it has ended
         return False
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves files, without a word."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Website:
+    """A directory that is served over HTTP on this machine."""
+
+    url: str
+    directory: Path
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[Website]:
+    """Serve a new directory."""
+    directory = tmp_path / "website"
+    directory.mkdir()
+    handler = partial(_Quiet, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield Website(f"http://127.0.0.1:{server.server_port}", directory)
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")
@@ -427,7 +483,7 @@ async def _open_lab(
         queue=queue,
         store=store,
         preparer=Preparer(database, environments, store, allow_local=True),
-        stager=Stager(store, settings.input_cache_directory, max_bytes=10**9),
+        stager=Stager(store, InputCache(settings.input_cache_directory), InputRules.of(settings)),
         launcher=launcher,
         headers=headers,
         settings=settings,

@@ -43,12 +43,13 @@ def aims(lab: Any, database_url: str, tmp_path: Path) -> Iterator[dict[str, Any]
     friend.bind(f"\0dmp-{os.getpid()}")
     friend.listen()
     yield {
-        "secret": str(secret),
-        "home": str(lab.parts.settings.home),
-        "environment": str(other),
-        "temporary": "/dev/shm",
+        # without their first slash: paths of the server are no parameters
+        "secret": str(secret)[1:],
+        "home": str(lab.parts.settings.home)[1:],
+        "environment": str(other)[1:],
+        "temporary": "dev/shm",
         "worker": os.getpid(),
-        "database": database.getsockname(),
+        "database": database.getsockname()[1:],
         "port": beyond.getsockname()[1],
         "abstract": f"dmp-{os.getpid()}",
     }
@@ -77,12 +78,12 @@ async def runner(lab: Any, walls: Walls, request: pytest.FixtureRequest) -> Asyn
 async def test_a_model_gets_at_nothing_but_its_own_directory(
     lab: Any, runner: Runner, walls: Walls, aims: dict[str, Any]
 ) -> None:
-    victim = await lab.submit("escapes", {**aims, "other": "/nowhere", "server": 1, "seconds": 60})
+    victim = await lab.submit("escapes", {**aims, "other": "nowhere", "server": 1, "seconds": 60})
     waiting = asyncio.create_task(runner.run(victim.id))
     await lab.wait_for_line(victim, "tried as ")
     [other] = lab.parts.settings.runs_directory.resolve().glob(f"*/{victim.id}-1")
     [process] = lab.processes(victim)
-    aims |= {"other": str(other), "server": _parent(process)}
+    aims |= {"other": str(other)[1:], "server": _parent(process)}
     attacker = await lab.run("escapes", {**aims, "says": "mine"}, runner=runner)
     managed = json.loads(await lab.result(attacker))
     waiting.cancel()

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -20,7 +20,7 @@ from dissmodel_platform.environments.store import Environment
 from dissmodel_platform.errors import ExecutorModuleMissing, ModelFailed, RunLost
 from dissmodel_platform.execution.forkserver import Harness
 from dissmodel_platform.execution.launcher import Launcher
-from dissmodel_platform.execution.staging import InputReference, StagedInput
+from dissmodel_platform.execution.references import InputReference
 from dissmodel_platform.registry.spec import parse_spec
 from dissmodel_platform.sandbox.walls import inspect_walls
 from dissmodel_platform.services.run import Runner, RunnerParts
@@ -153,15 +153,15 @@ async def test_an_environment_is_in_use_while_inputs_are_fetched(lab: Any, tmp_p
     spec = parse_spec("models/inline.toml", lab.spec("draws")).spec
     prepared = await lab.parts.preparer.prepare(spec)
     used = replace(prepared.environment, lease_file=tmp_path / "lease")
-    preparer, stager = AsyncMock(), AsyncMock()
+    preparer, stager = AsyncMock(), Mock()
     preparer.prepare.return_value = replace(prepared, environment=used)
     seen: list[bool] = []
 
-    async def stage(reference: InputReference, place: Path) -> StagedInput:
+    def staging(references: list[InputReference], directory: Path) -> Any:
         seen.append(is_leased(used.lease_file))
-        return await lab.parts.stager.stage(reference, place)
+        return lab.parts.stager.staging(references, directory)
 
-    stager.stage = stage
+    stager.staging = staging
     await Runner(replace(lab.parts, preparer=preparer, stager=stager)).run(experiment.id)
     assert (await lab.get(experiment)).status == "completed"
     assert seen == [True]

@@ -143,7 +143,7 @@ async def test_a_directory_as_output_path_has_artifacts_and_no_main_one(lab: Any
     "parameters",
     [
         {"output_path": "../result.txt"},
-        {"output_path": "/etc/hostname"},
+        {"root": "etc/hostname"},
         {"output_path": "other.txt"},
         {"object": "dissmodel-outputs/../../etc/hosts"},
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -257,3 +258,27 @@ async def _losses(lab: Any, experiment: Any) -> int:
 async def _is_known(lab: Any, worker: Worker) -> bool:
     row = await lab.database.fetch_one("SELECT 1 FROM workers WHERE id = %(id)s", id=worker.id)
     return row is not None
+
+
+async def test_a_worker_bounds_its_copies_of_inputs_and_spares_those_in_use(
+    lab: Any, serve: Serve, lab_settings: Settings, tmp_path: Path
+) -> None:
+    cache = lab_settings.input_cache_directory
+
+    def copies(text: str) -> list[Path]:
+        return list(cache.glob(f"??/{hashlib.sha256(text.encode()).hexdigest()}"))
+
+    assert (await lab.run("draws")).status == "completed"  # its environment is built
+    used, passing = uuid4().hex, uuid4().hex
+    async with serve(inputs_max_bytes=1, worker_slots=2):
+        once = f"{tmp_path}/waited"[1:]
+        waiting = await lab.submit(
+            "waits", {"once": once}, input_dataset=await lab.upload(used, "used.txt")
+        )
+        await lab.wait_for_line(waiting, "waiting as ")
+        passed = await lab.submit("draws", input_dataset=await lab.upload(passing, "passing.txt"))
+        assert (await lab.ended(passed)).status == "completed"
+        await lab.until(lambda: not copies(passing))
+        assert copies(used)
+        await cancel_experiment(lab.database, lab.parts.queue, waiting.id)
+        await lab.until(lambda: not copies(used))

@@ -27,7 +27,12 @@ from dissmodel_platform.errors import InvalidInput, StorageError
 from dissmodel_platform.storage import remote
 from dissmodel_platform.storage.addresses import Address
 from dissmodel_platform.storage.partial import StoredObject
-from dissmodel_platform.storage.remote import MAX_REDIRECTS, check_http_url, fetch_http
+from dissmodel_platform.storage.remote import (
+    MAX_REDIRECTS,
+    NothingThere,
+    check_http_url,
+    fetch_http,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -443,3 +448,35 @@ async def test_a_redirect_from_https_to_http_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match="without encryption"):
         await fetch(f"https://{NAME}:{secure_port}/to/http://{NAME}/grid.zip", destination)
+
+
+async def test_pieces_are_counted_and_a_count_that_is_too_high_ends_the_download(
+    archive: str, destination: Path
+) -> None:
+    counted: list[int] = []
+
+    def count(size_bytes: int) -> None:
+        counted.append(size_bytes)
+        if sum(counted) > 2 * len(CONTENT):
+            raise InvalidInput("too much together")
+
+    for _ in range(2):
+        await fetch_http(
+            f"{archive}/chunked", destination, max_bytes=10**9, allow_private=True, count=count
+        )
+    assert sum(counted) == 2 * len(CONTENT)
+    with pytest.raises(InvalidInput, match="too much together"):
+        await fetch_http(
+            f"{archive}/chunked", destination, max_bytes=10**9, allow_private=True, count=count
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "is_absent"), [(403, True), (404, True), (410, True), (500, False)]
+)
+async def test_a_file_that_is_not_there_is_told_from_a_server_that_is_ill(
+    archive: str, destination: Path, status: int, is_absent: bool
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await fetch(f"{archive}/status/{status}", destination)
+    assert isinstance(refused.value, NothingThere) is is_absent

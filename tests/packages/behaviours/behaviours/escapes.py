@@ -24,7 +24,7 @@ _PTRACE_ATTACH = 16
 
 
 class Escapes(TextExecutor):
-    """Tries to get out; the parameters name what there is to get at.
+    """Tries to get out; the parameters name what there is to get at, paths without first slash.
 
     Waits `seconds` before it ends, so that another run finds this one.
     """
@@ -48,22 +48,22 @@ class Escapes(TextExecutor):
 def _attempts(aims: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     other = Path.cwd().parent.parent
     return {
-        "read a secret file": lambda: Path(aims["secret"]).read_text(),
-        "read the platform's home": lambda: Path(aims["home"], "a-key").read_text(),
-        "read another environment": lambda: _names(Path(aims["environment"])),
+        "read a secret file": lambda: Path("/", aims["secret"]).read_text(),
+        "read the platform's home": lambda: Path("/", aims["home"], "a-key").read_text(),
+        "read another environment": lambda: _names(Path("/", aims["environment"])),
         "write to its own environment": lambda: _write(Path(__file__).with_name("planted.py")),
         "write beside its directory": lambda: _write(other / "planted"),
-        "write to a temporary file of all": lambda: _write(Path(aims["temporary"]) / "planted"),
+        "write to a temporary file of all": lambda: _write(Path("/", aims["temporary"], "planted")),
         "see other runs": lambda: _others(other),
-        "read another run's file": lambda: Path(aims["other"], "outputs/mine.txt").read_text(),
-        "write to another run": lambda: _write(Path(aims["other"], "outputs/mine.txt")),
+        "read another run's file": lambda: Path("/", aims["other"], "outputs/mine.txt").read_text(),
+        "write to another run": lambda: _write(Path("/", aims["other"], "outputs/mine.txt")),
         "write its own inputs": lambda: _write(Path.cwd().parent / "inputs" / "planted"),
         "see the worker": lambda: Path(f"/proc/{aims['worker']}/environ").read_text(),
         "signal the worker": lambda: os.kill(aims["worker"], 0),
         "signal its server": lambda: os.kill(aims["server"], 0),
         "read its server's memory": lambda: _read_memory(aims["server"]),
         "trace its server": lambda: _trace(aims["server"]),
-        "reach the database": lambda: _connect(socket.AF_UNIX, aims["database"]),
+        "reach the database": lambda: _connect(socket.AF_UNIX, "/" + aims["database"]),
         "reach a server of this machine": lambda: _connect(
             socket.AF_INET, ("127.0.0.1", aims["port"])
         ),

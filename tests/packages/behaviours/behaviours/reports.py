@@ -155,6 +155,17 @@ class ReadsParameters(TextExecutor):
         return json.dumps(data)
 
 
+class ReadsBeside(TextExecutor):
+    """Reports the texts of all files beside its input, by name, and how the input was named."""
+
+    name = "reads-beside"
+
+    def run(self, data: Any, record: ExperimentRecord) -> str:
+        path = Path(record.source.uri)
+        texts = {file.name: file.read_text() for file in path.parent.iterdir()}
+        return json.dumps({"input": path.name, "texts": texts, "parameters": record.parameters})
+
+
 class SpoilsInput(TextExecutor):
     """Writes into its own input, as a library that opens a database file may."""
 
@@ -164,8 +175,11 @@ class SpoilsInput(TextExecutor):
         path = Path(record.source.uri)
         before = path.read_text()
         try:
+            seen = path.stat()
             path.chmod(0o644)
-            path.write_text("spoilt")
+            path.write_text("spoilt"[: seen.st_size].ljust(seen.st_size))
+            os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))  # as if nothing had happened
+            path.chmod(0o444)
         except OSError as error:
             return json.dumps({"before": before, "refused": error.errno})
         return json.dumps({"before": before})

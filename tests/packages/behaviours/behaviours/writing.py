@@ -59,14 +59,16 @@ class WritesLinks(TextExecutor):
 
 
 class WritesTo(TextExecutor):
-    """Says that its result is at `output_path` or `object`, having written `result.txt`."""
+    """Says that its result is at `output_path`, `root` or `object`, having written `result.txt`."""
 
     name = "writes-to"
 
     def save(self, result: str, record: ExperimentRecord) -> ExperimentRecord:
         record = super().save(result, record)
         parameters = record.parameters
-        record.output_path = parameters.get("output_path") or f"s3://{parameters['object']}"
+        record.output_path = parameters.get("output_path") or f"s3://{parameters.get('object')}"
+        if "root" in parameters:
+            record.output_path = f"/{parameters['root']}"
         return record
 
 
