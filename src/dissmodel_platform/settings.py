@@ -141,7 +141,16 @@ class Settings(BaseSettings):
     """Wall-clock limit of one run, in seconds."""
 
     run_memory_bytes: int = Field(default=0, ge=0)
-    """Address-space limit of one run, in bytes; 0: none."""
+    """Memory of one run, all its processes together, in bytes; 0: no limit."""
+
+    run_cpu_seconds: float = Field(default=0.0, ge=0)
+    """Processor time of one run, all its processes together, in seconds; 0: no limit."""
+
+    run_processes: int = Field(default=512, ge=0)
+    """Processes that one run may have at the same time; 0: no limit."""
+
+    run_disk_bytes: int = Field(default=200 * 10**9, ge=0)
+    """What one run may write, its temporary files included, in bytes; 0: no limit."""
 
     run_log_bytes: int = Field(default=10_000_000, gt=0)
     """What is kept of one run's log, in bytes; 20,000 lines at most."""

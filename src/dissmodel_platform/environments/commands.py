@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from dissmodel_platform.environments.scratch import size_on_disk
 from dissmodel_platform.errors import BuildInterrupted
 from dissmodel_platform.processes import BoundProcess
 
@@ -212,7 +213,7 @@ class _Disk:
         if self.cache is not None and not self.cache.is_relative_to(self.scratch):
             places += _new_in_cache(self.cache, self.begin)
         try:
-            used = _size(places)
+            used = size_on_disk(places)
         except OSError:
             now = time.monotonic()
             self.hidden_since = self.hidden_since or now
@@ -229,30 +230,6 @@ def _new_in_cache(cache: Path, begin: float) -> list[Path]:
             if path.lstat().st_ctime >= begin:
                 found.append(path)
     return found
-
-
-def _size(places: Sequence[Path]) -> int:
-    """Return what the files below some directories take on the disk, in bytes, each counted once.
-
-    Raises
-    ------
-    OSError
-        A directory cannot be looked into: it is closed, or nested deeper than a path can be long.
-    """
-    total, linked = 0, set()
-    pending = [str(place) for place in places]
-    while pending:
-        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                        continue
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_nlink == 1 or found.st_ino not in linked:
-                        linked.add(found.st_ino)
-                        total += found.st_blocks * 512
-    return total
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -122,3 +122,27 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
 
 def _open(directory: Path) -> None:
     directory.chmod(0o700)
+
+
+def size_on_disk(places: Sequence[Path]) -> int:
+    """Return what the files below some directories take on the disk, in bytes, each counted once.
+
+    Raises
+    ------
+    OSError
+        A directory cannot be looked into: it is closed, or nested deeper than a path can be long.
+    """
+    total, linked = 0, set()
+    pending = [str(place) for place in places]
+    while pending:
+        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                        continue
+                    found = entry.stat(follow_symlinks=False)
+                    if found.st_nlink == 1 or found.st_ino not in linked:
+                        linked.add(found.st_ino)
+                        total += found.st_blocks * 512
+    return total

@@ -85,7 +85,7 @@ class Run:
         self.stop_signal: int | None = None
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.gate = LineGate(_LINES_PER_SECOND)
-        self._harness = harness
+        self.harness = harness
         self._events: asyncio.Queue[RunEvent | None] = asyncio.Queue(_EVENTS_AHEAD)
         self._readers: list[asyncio.Task[None]] = []
 
@@ -112,7 +112,7 @@ class Run:
 
     async def _signal(self, signum: int) -> None:
         self.stop_signal = signum
-        await self._harness.signal_run(self.id, signum)
+        await self.harness.signal_run(self.id, signum)
 
     async def listen(self) -> list[int]:
         """Make the run's three pipes, start reading them, and return the ends to hand over."""
@@ -282,7 +282,7 @@ class Harness:
         has_listener = self._listener is not None and not self._listener.done()
         return has_listener and self.process.returncode is None
 
-    async def run(self, directory: Path, limits: Mapping[str, int]) -> Run:
+    async def run(self, directory: Path, limits: Mapping[str, int], cores: int = 1) -> Run:
         """Start the experiment that ``directory/request.json`` describes.
 
         Raises
@@ -296,7 +296,10 @@ class Harness:
         started = asyncio.get_running_loop().create_future()
         ends = await run.listen()
         self.runs[run.id], self._started[run.id] = run, started
-        message = {"op": "run", "run": run.id, "directory": str(directory), "limits": dict(limits)}
+        message = {
+            "op": "run", "run": run.id, "directory": str(directory),
+            "limits": dict(limits), "cores": cores,
+        }  # fmt: skip
         try:
             await self._send(message, ends)
             await started

@@ -51,6 +51,7 @@ class Launcher:
         directory: Path,
         limits: Mapping[str, int],
         *,
+        cores: int = 1,
         fork: bool,
     ) -> Run:
         """Start the run that ``directory/request.json`` describes.
@@ -64,7 +65,9 @@ class Launcher:
         directory : Path
             The run's own directory, right below one that holds runs of this environment alone.
         limits : mapping of str to int
-            Resource limits by name (``RLIMIT_AS`` in bytes, …).
+            Limits of each of its processes by name (``RLIMIT_DATA`` in bytes, …).
+        cores : int
+            Threads that numerical libraries use.
         fork : bool
             Whether a preloaded process may be used; false for editable packages.
 
@@ -83,13 +86,13 @@ class Launcher:
                 if server is not None:
                     try:
                         await self._retire()
-                        run = await server.run(directory, limits)
+                        run = await server.run(directory, limits, cores)
                         self.starts["hit" if server is known else "miss"] += 1
                         return run
                     finally:
                         server.users -= 1
             self._unforkable.add(name)
-        run = await self._start_fresh(environment, module, directory, limits)
+        run = await self._start_fresh(environment, module, directory, limits, cores)
         self.starts["fresh"] += 1
         return run
 
@@ -129,13 +132,18 @@ class Launcher:
                 await self._servers.pop(name).close()
 
     async def _start_fresh(
-        self, environment: Environment, module: str, directory: Path, limits: Mapping[str, int]
+        self,
+        environment: Environment,
+        module: str,
+        directory: Path,
+        limits: Mapping[str, int],
+        cores: int,
     ) -> Run:
         """Run in a process that imports for itself."""
         room = directory.parent
         harness = await Harness.start(environment, module, room, self._walls, bare=True)
         try:
-            run = await harness.run(directory, limits)
+            run = await harness.run(directory, limits, cores)
         except HarnessRefused as error:
             await harness.close()
             raise RunLost("a bare interpreter has more than one thread here") from error

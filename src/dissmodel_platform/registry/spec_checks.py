@@ -17,6 +17,7 @@ from dissmodel_platform.registry.parameter_schema import (
     unknown_schema_keys,
 )
 from dissmodel_platform.registry.problems import Severity, SpecProblem, shown
+from dissmodel_platform.registry.resources import KEYS, resource_faults
 
 REGISTRATION_KEYS = frozenset(
     {"executor_module", "name", "class", "description", "package", "dissmodel"}
@@ -129,6 +130,10 @@ class _Checks:
             _, faults = read_schemas(self._table("parameter_schema"), defaults)
             for keys, message in faults:
                 yield self._problem("invalid-schema", message, "model", "parameter_schema", *keys)
+        if "resources" not in unfit:
+            for key, fault in sorted(resource_faults(self._table("resources"))):
+                message = f"[model.resources] {key} {fault}."
+                yield self._problem("invalid-resource", message, "model", "resources", key)
 
     def _vocabulary_errors(self, key: str) -> Iterator[SpecProblem]:
         for canonical, value in self._table(key).items():
@@ -158,6 +163,12 @@ class _Checks:
             if key in _KNOWN_KEYS:
                 message = f"{shown(key)} stands outside [model] and is not read; move it there."
                 yield self._problem("outside-model", message, key, severity="warning")
+        for key in self._table("resources").keys() - KEYS:
+            message = (
+                f"[model.resources] {shown(key)} is not read; known are {', '.join(sorted(KEYS))}."
+            )
+            where = ("model", "resources", key)
+            yield self._problem("unknown-resource", message, *where, severity="warning")
         for name, key in unknown_schema_keys(self._table("parameter_schema")):
             message = f"[model.parameter_schema] {shown(name)}: {shown(key)} is not read."
             place = ("model", "parameter_schema", name, key)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from dissmodel_platform.errors import (
 from dissmodel_platform.execution.events import LogLine
 from dissmodel_platform.execution.headers.reader import HeaderReader
 from dissmodel_platform.execution.launcher import Launcher
+from dissmodel_platform.execution.limits import RunLimits, Watch
 from dissmodel_platform.execution.mentions import replace_mentions
 from dissmodel_platform.execution.output_tree import OutputLimits
 from dissmodel_platform.execution.outputs import Outputs, collect_outputs, verified_artifacts
@@ -40,6 +41,7 @@ from dissmodel_platform.experiments.queries import get_experiment
 from dissmodel_platform.experiments.record import Experiment
 from dissmodel_platform.experiments.recovery import attempts_of, give_up_attempt
 from dissmodel_platform.experiments.transitions import claim, complete, fail
+from dissmodel_platform.registry.resources import read_resources
 from dissmodel_platform.registry.spec import ModelSpec, parse_spec
 from dissmodel_platform.services.compare import Comparer
 from dissmodel_platform.services.journal import Journal, LogBounds
@@ -229,29 +231,32 @@ class Runner:
         """Run the model's process and return the record it made."""
         settings = self._parts.settings
         journal.enter("starting")
-        limits = {"RLIMIT_CORE": 0}
-        if settings.run_memory_bytes:
-            limits["RLIMIT_AS"] = settings.run_memory_bytes
+        limits = RunLimits.of(settings, read_resources(spec.resources))
+        excess = ""
         try:
-            async with asyncio.timeout(settings.run_timeout_seconds) as limit:
+            async with asyncio.timeout(limits.seconds) as limit:
                 run = await self._parts.launcher.start(
                     prepared.environment,
                     spec.executor_module or "",
                     directory,
-                    limits,
+                    limits.of_each_process(),
+                    cores=limits.cores,
                     fork=not prepared.request.editable,
                 )
                 outcome["start_mode"] = run.mode
                 try:
-                    await journal.follow(run)
+                    excess = await _first_of(
+                        journal.follow(run), Watch(run, directory, limits).excess()
+                    )
                 finally:
-                    await asyncio.shield(run.stop(settings.cancel_grace_seconds))
+                    grace = 0.0 if excess else settings.cancel_grace_seconds
+                    await asyncio.shield(run.stop(grace))
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise ModelFailed(
-                f"The run was ended after its time limit of {settings.run_timeout_seconds:g} s; "
-                f"simulate less, or ask the operator for a longer limit."
+                f"The run was ended after its time limit of {limits.seconds:g} s; simulate less, "
+                f"or ask the operator for a longer limit."
             ) from error
         exit_ = await run.exit
         if exit_.max_rss_bytes is not None:
@@ -259,6 +264,11 @@ class Runner:
                 "max_rss_bytes": exit_.max_rss_bytes,
                 "cpu_seconds": exit_.cpu_seconds,
             }
+        if excess:
+            raise ModelFailed(
+                f"The run was ended: {excess}; simulate less, or ask the operator for a higher "
+                f"limit."
+            )
         return await asyncio.to_thread(
             read_result, directory, exit_, was_stopped=run.stop_signal is not None
         )
@@ -392,6 +402,21 @@ class Runner:
     async def _give_up(self, experiment: Experiment, reason: str, *, lost: bool) -> None:
         async with self._parts.database.transaction() as connection:
             await give_up_attempt(connection, self._parts.queue, experiment, reason, lost=lost)
+
+
+async def _first_of(following: Coroutine[Any, Any, None], excess: Coroutine[Any, Any, str]) -> str:
+    """Wait for the end of a run, or for its excess, which is returned; neither goes on after it."""
+    follower, watcher = asyncio.create_task(following), asyncio.create_task(excess)
+    try:
+        await asyncio.wait({follower, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if follower.done():
+            follower.result()
+            return ""
+        return watcher.result()
+    finally:
+        for task in (follower, watcher):
+            task.cancel()
+        await asyncio.gather(follower, watcher, return_exceptions=True)
 
 
 def scratch_name(experiment_id: str, attempt: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from dissmodel_platform.experiments.transitions import MOST_LOSSES
 from dissmodel_platform.registry.spec import parse_spec
+from dissmodel_platform.services.submit import RunRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -113,11 +115,46 @@ async def test_the_time_limit_ends_a_run_that_is_deaf_to_sigterm(lab: Any) -> No
 
 
 async def test_the_memory_limit_fails_the_run_alone(lab: Any) -> None:
-    runner = lab.runner(run_memory_bytes=2 * 1024**3)
-    experiment = await lab.run("hoards", {"bytes": 8 * 1024**3}, runner=runner)
+    runner = lab.runner(run_memory_bytes=2 * 10**9)
+    experiment = await lab.run("hoards", {"bytes": 8 * 10**9}, runner=runner)
     assert experiment.status == "failed"
-    assert "MemoryError" in await lab.last_line(experiment)
+    assert "memory limit of 2 GB reached" in await lab.last_line(experiment)
     assert (await lab.run("draws")).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("what", "limit", "reason"),
+    [
+        ("memory", {"run_memory_bytes": 400 * 10**6}, "memory limit of 0.4 GB reached"),
+        ("memory of children", {"run_memory_bytes": 400 * 10**6}, "memory limit of 400 MB reached"),
+        ("processes", {"run_processes": 20}, "limit of 20 processes reached"),
+        ("time", {"run_cpu_seconds": 1.0}, "processor time limit of 1 s reached"),
+        ("disk", {"run_disk_bytes": 50 * 10**6}, "disk limit of 50 MB reached"),
+        ("one file", {"run_disk_bytes": 50 * 10**6}, "disk limit of 0.05 GB reached"),
+    ],
+)
+async def test_a_run_that_takes_more_than_it_may_is_ended_with_the_reason(
+    lab: Any, what: str, limit: dict[str, Any], reason: str
+) -> None:
+    experiment = await lab.run("greedy", {"what": what}, runner=lab.runner(**limit))
+    assert (experiment.status, experiment.attempt) == ("failed", 1)
+    assert f"The run was ended: {reason}; " in await lab.last_line(experiment)
+    await lab.until(lambda: not lab.processes(experiment))
+    assert (await lab.run("draws")).outcome["start_mode"] == "fork", "the server has outlived it"
+
+
+async def test_a_spec_can_ask_for_less_and_for_threads(lab: Any) -> None:
+    source = lab.spec("greedy") + '[model.resources]\nprocesses = 12\nmemory = "2 GB"\n'
+    request = RunRequest("", parameters={"what": "processes"})
+    experiment = await lab.submitter.submit_inline(source, request, submitted_by="a test")
+    await lab.runner(run_processes=500).run(experiment.id)
+    assert "limit of 12 processes reached" in await lab.last_line(experiment)
+    source = lab.spec("describes") + "[model.resources]\ncores = 2\n"
+    request = RunRequest("")
+    experiment = await lab.submitter.submit_inline(source, request, submitted_by="a test")
+    await lab.runner().run(experiment.id)
+    seen = json.loads(await lab.result(await lab.get(experiment)))
+    assert seen["environment"]["OMP_NUM_THREADS"] == "2"
 
 
 async def test_a_class_that_the_package_does_not_register_is_answered_with_those_it_does(

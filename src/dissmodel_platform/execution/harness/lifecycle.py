@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import json
 import random
+import resource
 import sys
 import time
 import traceback
@@ -242,10 +244,26 @@ def seed_generators(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
+def _reached(error: BaseException) -> str:
+    """Say which limit of this process an error came from, if one did."""
+    if isinstance(error, MemoryError):
+        what, limit = "memory", resource.getrlimit(resource.RLIMIT_DATA)[0]
+    elif isinstance(error, OSError) and error.errno == errno.EFBIG:
+        what, limit = "disk", resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    else:
+        return ""
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return (
+        f"The run was ended: {what} limit of {limit / 1e9:.3g} GB reached; simulate less, or ask "
+        f"the operator for a higher limit."
+    )
+
+
 def _describe(error: BaseException, *, kind: str, message: str = "") -> dict[str, str]:
     return {
         "kind": kind,
         "type": type(error).__name__,
-        "message": message or str(error).strip() or type(error).__name__,
+        "message": message or _reached(error) or str(error).strip() or type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }

@@ -29,6 +29,7 @@ from typing import Any
 from .events import EventWriter
 from .inspection import ImportReport, import_executors
 from .lifecycle import Package, run_experiment
+from .threads import use_threads
 from .walls import RunWalls
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -160,6 +161,7 @@ class Server:
             for stream in (sys.stdout, sys.stderr):
                 stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
             directory = Path(message["directory"])
+            use_threads(message["cores"])
             self._walls.close_in(directory, message["limits"])
             for name, value in message["limits"].items():
                 limit_resource(name, value)
