@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     run_memory_bytes: int = Field(default=0, ge=0)
     """Memory of one run, all its processes together, in bytes; 0: no limit."""
 
-    run_cpu_seconds: float = Field(default=0.0, ge=0)
+    run_cpu_seconds: Annotated[float, _between(0, _YEAR_SECONDS)] = 0.0
     """Processor time of one run, all its processes together, in seconds; 0: no limit."""
 
     run_processes: int = Field(default=512, ge=0)

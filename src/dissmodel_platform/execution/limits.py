@@ -235,7 +235,4 @@ def _own_memory_bytes(pid: int) -> int:
 
 def shown_size(size: int) -> str:
     """Write a size as people read it: ``2.1 GB``."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} bytes"
+    return f"{size / 1e9:.3g} GB" if size >= 10**9 else f"{size / 1e6:.3g} MB"

@@ -26,7 +26,7 @@ _ENVIRONMENT_COLUMNS = """
 _ENVIRONMENT_JOIN = r"""
     CROSS JOIN LATERAL (
         SELECT regexp_replace(
-            btrim(coalesce(v.document #>> '{model,dissmodel}', '')), '^dissmodel\s*', ''
+            btrim(coalesce(v.dissmodel, '')), '^dissmodel\s*', ''
         ) AS versions
     ) AS library
     LEFT JOIN LATERAL (

@@ -24,6 +24,7 @@ async def insert_versions(connection: Connection, readings: Sequence[ModelReadin
             "class": spec.class_name,
             "package": spec.package,
             "description": spec.description,
+            "dissmodel": spec.dissmodel,
             "document": Json(spec.document),
             "source": spec.source_text,
         }
@@ -34,9 +35,10 @@ async def insert_versions(connection: Connection, readings: Sequence[ModelReadin
         await cursor.executemany(
             """
             INSERT INTO model_versions
-                (model_name, blob_oid, class_name, package, description, document, source_text)
-            SELECT %(name)s, %(oid)s, %(class)s, %(package)s, %(description)s, %(document)s,
-                   %(source)s
+                (model_name, blob_oid, class_name, package, description, dissmodel, document,
+                 source_text)
+            SELECT %(name)s, %(oid)s, %(class)s, %(package)s, %(description)s, %(dissmodel)s,
+                   %(document)s, %(source)s
             WHERE NOT EXISTS (
                 SELECT FROM (SELECT * FROM model_versions
                              WHERE model_name = %(name)s AND blob_oid = %(oid)s

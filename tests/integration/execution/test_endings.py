@@ -125,12 +125,12 @@ async def test_the_memory_limit_fails_the_run_alone(lab: Any) -> None:
 @pytest.mark.parametrize(
     ("what", "limit", "reason"),
     [
-        ("memory", {"run_memory_bytes": 400 * 10**6}, "memory limit of 0.4 GB reached"),
+        ("memory", {"run_memory_bytes": 400 * 10**6}, "memory limit of 400 MB reached"),
         ("memory of children", {"run_memory_bytes": 400 * 10**6}, "memory limit of 400 MB reached"),
         ("processes", {"run_processes": 20}, "limit of 20 processes reached"),
         ("time", {"run_cpu_seconds": 1.0}, "processor time limit of 1 s reached"),
         ("disk", {"run_disk_bytes": 50 * 10**6}, "disk limit of 50 MB reached"),
-        ("one file", {"run_disk_bytes": 50 * 10**6}, "disk limit of 0.05 GB reached"),
+        ("one file", {"run_disk_bytes": 50 * 10**6}, "disk limit of 50 MB reached"),
     ],
 )
 async def test_a_run_that_takes_more_than_it_may_is_ended_with_the_reason(

@@ -15,6 +15,7 @@ from procrastinate import App
 from dissmodel_platform.database import pool
 from dissmodel_platform.database.pool import Database, execute
 from dissmodel_platform.errors import DatabaseError
+from dissmodel_platform.execution.paths import SERVERS
 from dissmodel_platform.experiments import recovery
 from dissmodel_platform.experiments.queries import get_experiment, log_lines
 from dissmodel_platform.experiments.record import Experiment
@@ -246,9 +247,12 @@ async def test_scratch_of_attempts_that_run_stays_and_all_other_goes(
     experiment = await submit()
     await claim(database, experiment.id, uuid4())
     for name in (f"{experiment.id}-1", f"{experiment.id}-2", f"{uuid4().hex}-1"):
-        (runs / name / "outputs").mkdir(parents=True)
+        (runs / "environment" / name / "outputs").mkdir(parents=True)
+    (runs / "environment" / SERVERS / "left").mkdir(parents=True)
     await remove_stale_scratch(database, runs)
-    assert [path.name for path in runs.iterdir()] == [f"{experiment.id}-1"]
+    left = {str(path.relative_to(runs / "environment")) for path in runs.glob("*/*")}
+    assert left == {f"{experiment.id}-1", SERVERS}
+    assert list(runs.glob(f"*/{SERVERS}/*")) == []
     await remove_stale_scratch(database, runs / "none")
 
 
@@ -258,7 +262,7 @@ async def test_scratch_that_is_left_later_goes_too_also_where_a_run_has_closed_i
     monkeypatch.setattr(tidy, "_SCRATCH_SECONDS", 0.01)
     tidying = asyncio.create_task(keep_scratch_tidy(database, tmp_path))
     for number in (1, 2):
-        left = tmp_path / f"{uuid4().hex}-{number}"
+        left = tmp_path / "environment" / f"{uuid4().hex}-{number}"
         (left / "outputs" / "closed").mkdir(parents=True)
         (left / "outputs" / "closed").chmod(0)
         async with asyncio.timeout(30):

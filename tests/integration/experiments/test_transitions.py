@@ -97,7 +97,7 @@ async def test_a_result_is_published_whole(database: Database, submit: Submit) -
     assert ended.finished_at is not None
     assert await log_lines(database, attempt.id) == ["one", "end"]
     [kept] = await list_artifacts(database, attempt.id)
-    assert kept == vars(artifact(attempt))
+    assert kept == artifact(attempt).as_json()
     indexed = await database.fetch_one(
         "SELECT sha256 FROM objects WHERE uri = %(uri)s", uri=kept["uri"]
     )

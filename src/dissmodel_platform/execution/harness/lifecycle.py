@@ -254,9 +254,10 @@ def _reached(error: BaseException) -> str:
         return ""
     if limit == resource.RLIM_INFINITY:
         return ""
+    size = f"{limit / 1e9:.3g} GB" if limit >= 10**9 else f"{limit / 1e6:.3g} MB"
     return (
-        f"The run was ended: {what} limit of {limit / 1e9:.3g} GB reached; simulate less, or ask "
-        f"the operator for a higher limit."
+        f"The run was ended: {what} limit of {size} reached; simulate less, or ask the operator "
+        f"for a higher limit."
     )
 
 

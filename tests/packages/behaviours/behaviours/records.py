@@ -47,7 +47,7 @@ class ForgesResult(TextExecutor):
     name = "forges-result"
 
     def save(self, result: str, record: ExperimentRecord) -> Any:
-        forged = Path("../result.json")
+        forged = Path("../result/result.json")
         if record.parameters["content"] == "a pipe":
             os.mkfifo(forged)
         else:

@@ -46,7 +46,7 @@ class WritesDirectory(TextExecutor):
 
 
 class WritesLinks(TextExecutor):
-    """Leaves a link, a linked directory, a pipe and its input's other name beside its result."""
+    """Leaves a link, a linked directory, a pipe and a file of two names beside its result."""
 
     name = "writes-links"
 
@@ -54,7 +54,8 @@ class WritesLinks(TextExecutor):
         Path("link").symlink_to("/etc/passwd")
         Path("directory").symlink_to("/etc")
         os.mkfifo("pipe")
-        Path("input").hardlink_to(record.source.uri)
+        Path("one").write_text("of two names")
+        Path("two").hardlink_to("one")
         return "the only file"
 
 

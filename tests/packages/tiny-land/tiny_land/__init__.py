@@ -44,11 +44,11 @@ class Flooded(TinyLand):
 
 
 class Endless(TinyLand):
-    """Runs until it is ended."""
+    """Makes a file that says so, and runs until it is ended."""
 
     name = "endless"
 
     def run(self, data: Any, record: ExperimentRecord) -> str:
-        Path(record.parameters["mark"]).write_text("running")
+        Path("running").touch()
         while True:
             time.sleep(60)
