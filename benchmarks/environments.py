@@ -70,7 +70,7 @@ def _installing(
             shutil.rmtree(directory / "packages" / layer)
             (directory / "packages" / layer).mkdir()
         built = store.acquire(lock, request)
-        ours.append(built.parts["install"] + built.parts["bytecode"])
+        ours.append(built.seconds - built.parts["wait"] - built.parts["check"])
         check.append(built.parts["check"])
         plain.append(_timed(lambda: _plain(directory, lock)))
     ratio = statistics.median(ours) / statistics.median(plain)
@@ -85,8 +85,8 @@ def _installing(
     for _ in range(_ROUNDS):
         shutil.rmtree(directory / "packages" / "environments")
         (directory / "packages" / "environments").mkdir()
-        parts = store.acquire(lock, request).parts
-        new.append(parts["install"] + parts["bytecode"])
+        built = store.acquire(lock, request)
+        new.append(built.seconds - built.parts["wait"] - built.parts["check"])
     yield Figure("install a new version of a model on the same libraries", milliseconds(new), "")
 
 
