@@ -99,8 +99,7 @@ class Watch:
         self._run = run
         self._directory = directory
         self._limits = limits
-        self._roots: frozenset[int] = frozenset()
-        self._cpu_seconds: dict[int, float] = {}
+        self._roots: Mapping[int, int] = {}
         self._disk_looked_at = time.monotonic()
         self._looks_in_vain = 0
 
@@ -119,13 +118,11 @@ class Watch:
         if limits.memory_bytes and memory > limits.memory_bytes:
             # pages that processes share count once for each: look more closely, which takes longer
             memory = sum(map(_own_memory_bytes, taken))
-        for pid, process in taken.items():
-            self._cpu_seconds[pid] = process.cpu_seconds
         if limits.memory_bytes and memory > limits.memory_bytes:
             return f"memory limit of {shown_size(limits.memory_bytes)} reached"
         if limits.processes and len(taken) > limits.processes:
             return f"limit of {limits.processes} processes reached"
-        if limits.cpu_seconds and sum(self._cpu_seconds.values()) > limits.cpu_seconds:
+        if limits.cpu_seconds and _cpu_seconds(taken) > limits.cpu_seconds:
             return f"processor time limit of {limits.cpu_seconds:g} s reached"
         return self._look_at_disk() if limits.disk_bytes else ""
 
@@ -150,18 +147,19 @@ class Watch:
     def _processes(self) -> dict[int, _Process]:
         """Return the run's processes, whatever became of their parents, groups and sessions."""
         everybody = _everybody()
+        run = self._run
         if not self._roots:
-            self._roots = frozenset(_roots(self._run, everybody))
+            self._roots = _roots(run, everybody)
         own = _descendants(self._roots, everybody)
-        if not self._run.harness.has_namespaces and self._run.pid is not None:
-            own |= {pid for pid, each in everybody.items() if each.group == self._run.pid}
-        own.discard(next((r for r in self._roots if _is_keeper(r, self._run)), -1))
+        if not run.harness.has_namespaces:
+            own |= {pid for pid, each in everybody.items() if each.group == run.pid}
+        own -= {here for here, there in self._roots.items() if there == run.keeper}
         return {pid: everybody[pid] for pid in own if pid in everybody}
 
 
 @dataclass(frozen=True)
 class _Process:
-    """What ``/proc/<pid>/stat`` says of a process; see proc(5)."""
+    """What ``/proc/<pid>/stat`` says of a process (proc(5)); times with its ended children's."""
 
     parent: int
     group: int
@@ -169,8 +167,15 @@ class _Process:
     cpu_seconds: float
 
 
+def _cpu_seconds(processes: Mapping[int, _Process]) -> float:
+    return sum(process.cpu_seconds for process in processes.values())
+
+
 def _everybody() -> dict[int, _Process]:
-    found = {}
+    """Return all processes that can be seen: none where the system has no ``/proc``."""
+    found: dict[int, _Process] = {}
+    if not Path("/proc/self/stat").exists():
+        return found
     for name in os.listdir("/proc"):  # noqa: PTH208 - numbers, a few times a second
         if name.isdecimal():
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -198,19 +203,14 @@ def _descendants(roots: Iterable[int], everybody: Mapping[int, _Process]) -> set
     return found
 
 
-def _roots(run: Run, everybody: Mapping[int, _Process]) -> Iterable[int]:
-    """Yield the ids, as they are here, of the run's process and of its namespace's first one."""
+def _roots(run: Run, everybody: Mapping[int, _Process]) -> Mapping[int, int]:
+    """Find the run's process and the first one of its namespace: ids here, and the server's."""
+    assert run.pid is not None, "the run has started"
     if not run.harness.has_namespaces:
-        if run.pid is not None:
-            yield run.pid
-        return
-    for pid in _descendants([run.harness.process.pid], everybody):
-        if _id_for_server(pid) in (run.pid, run.keeper):
-            yield pid
-
-
-def _is_keeper(pid: int, run: Run) -> bool:
-    return run.keeper is not None and _id_for_server(pid) == run.keeper
+        return {run.pid: run.pid}
+    below = _descendants([run.harness.process.pid], everybody)
+    known = ((pid, _id_for_server(pid)) for pid in below)
+    return {pid: there for pid, there in known if there in (run.pid, run.keeper) and there}
 
 
 def _id_for_server(pid: int) -> int | None:
