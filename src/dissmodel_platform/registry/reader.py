@@ -13,6 +13,7 @@ MODULES = (
     "listing",
     "parameter_schema",
     "problems",
+    "resources",
     "snapshot",
     "spec",
     "spec_checks",
